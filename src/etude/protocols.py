@@ -1,0 +1,257 @@
+"""Every part's signature on one page.
+
+A part is anything with the right shape; nothing inherits from these. Shelves import this page and the ground, never each
+other: a collaborator arrives as an argument typed by one of these protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from etude.trajectory import Episode, Message, Trajectory
+
+if TYPE_CHECKING:
+    import torch
+
+SPLITS = ("train", "dev", "test")
+
+
+# -- tasks and worlds ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to do in one environment. The same id means the same task in every run."""
+
+    id: str
+    environment: Environment = field(repr=False, compare=False)
+    split: str = "train"
+    data: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What the environment needs to set the task up; the agent never sees it."""
+    domain: str = ""
+    difficulty: float = 0.0
+    skills: tuple[str, ...] = ()
+    provenance: str = ""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the agent is shown: messages to append, and an array where the world is not made of words."""
+
+    messages: tuple[Message, ...] = ()
+    array: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an action led to."""
+
+    observation: Observation
+    done: bool = False
+    reward: float | None = None
+    """Reward of this step; a world that judges only the end gives None until then."""
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Environment(Protocol):
+    """A world: an endless or fixed set of tasks, and sessions in which they are tried."""
+
+    name: str
+    reward_range: tuple[float, float]
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The tasks of a split (`train`, `dev`, `test`, or a world's own), always the same, in the same order."""
+        ...
+
+    def open(self) -> Session:
+        """A fresh session, independent of all others."""
+        ...
+
+
+class Session(Protocol):
+    """One episode's private world."""
+
+    tools: list[dict[str, Any]]
+    """JSON-schema function descriptions `{name, description, parameters}`, set by `reset`."""
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        """Set the task up; the same task and seed give the same world."""
+        ...
+
+    async def step(self, action: Message | np.ndarray) -> Step:
+        """Act: run the message's tool calls, or take its content as the answer.
+
+        A call that the agent got wrong is answered in words that say how to mend it, never raised. EnvironmentFault is
+        raised for what is not the agent's fault.
+        """
+        ...
+
+    async def snapshot(self) -> Any:
+        """A value that `restore` turns back into exactly this state, in this session or another of the same world."""
+        ...
+
+    async def restore(self, snapshot: Any) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Expert(Protocol):
+    """A world that knows a solution: what its sessions add."""
+
+    def solve(self, task: Task, seed: int) -> Sequence[Message]:
+        """Assistant messages that reach the maximum when played in order."""
+        ...
+
+
+# -- policies ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose the next tokens."""
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a policy did, with what is needed to train on it later."""
+
+    message: Message
+    prompt_ids_T: np.ndarray | None = None
+    """int32; tokens that the template put before the sampled ones (the generation prompt)."""
+    ids_T: np.ndarray | None = None
+    """int32; sampled tokens, the stop token included."""
+    logprob_T: np.ndarray | None = None
+    """float32, nats, at the sampling temperature."""
+    array: np.ndarray | None = None
+    truncated: bool = False
+    """Whether the token limit cut it."""
+    version: int = 0
+    problem: str = ""
+    """Why the text could not be read as a message (a malformed call), in words for the agent."""
+
+
+class Policy(Protocol):
+    """observation -> action, with log-probabilities where it has them."""
+
+    name: str
+    version: int
+    """Grows by one whenever the policy changes."""
+
+    async def act(self, trajectory: Trajectory, leaf: int | None, *, sampling: Sampling, seed: int) -> tuple[int, Action]:
+        """Act on the dialogue that ends at `leaf`.
+
+        Fills in the tokens of nodes on the path that have none yet. Returns the node below which the action belongs
+        (another than `leaf` where the template rewrote history and the tree had to branch) and the action.
+        """
+        ...
+
+
+class LanguageModel(Policy, Protocol):
+    """A policy whose tokens and probabilities can be read, as training and the loss report need."""
+
+    renderer: Any
+    """An `etude.rendering.Renderer`."""
+
+    async def generate(self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]) -> list[Action]:
+        """Continue each prompt (int32 ids); one seed each. The action's message holds the decoded text as content."""
+        ...
+
+    async def logprobs(self, sequences: Sequence[np.ndarray], starts: Sequence[int]) -> list[np.ndarray]:
+        """For each int32 [P], float32 [P - start]: log-probability in nats of ids[start:], each given all before it."""
+        ...
+
+
+# -- agents --------------------------------------------------------------------------------------------------------
+
+
+class Run(Protocol):
+    """What an agent loop may do in its episode; `rollout` provides it and keeps the record."""
+
+    tools: list[dict[str, Any]]
+    over: bool
+    """The environment is done, or a limit was reached."""
+
+    def observe(self, *messages: Message) -> None:
+        """Put messages into the context."""
+        ...
+
+    async def act(self, sampling: Sampling | None = None) -> Action:
+        """Let the policy speak; what it says is appended to the record."""
+        ...
+
+    async def step(self, message: Message) -> Step:
+        """Take an action in the environment. What it answers is not put into the context: the loop decides how."""
+        ...
+
+
+class Agent(Protocol):
+    """A loop around a policy: what it is shown, how its words become actions."""
+
+    async def __call__(self, run: Run, first: Observation) -> None: ...
+
+
+# -- scores, credit, loss ------------------------------------------------------------------------------------------
+
+
+class Scorer(Protocol):
+    """A finished episode -> a number within `range`; NaN or out of range raises ScoreError."""
+
+    range: tuple[float, float]
+
+    async def __call__(self, trajectory: Trajectory, episode: Episode) -> float: ...
+
+
+class Credit(Protocol):
+    """A scored group -> one weight per episode. A credit that weighs turns or tokens takes the trajectory instead."""
+
+    def __call__(self, score_G: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass
+class Batch:
+    """The sampled tokens of one micro-batch that carry weight, flat; N of them.
+
+    `tokens`, `sequences` count the whole optimiser batch, so that micro-batch losses add up to its loss.
+    """
+
+    logprob_N: torch.Tensor
+    """Of the policy being trained, with gradient."""
+    weight_N: torch.Tensor
+    old_logprob_N: torch.Tensor
+    """As recorded at sampling; equal to `logprob_N` without gradient where none was recorded."""
+    sequence_N: torch.Tensor
+    """Which episode a token belongs to, 0 .. S-1 within this micro-batch."""
+    length_S: torch.Tensor
+    """Weighted tokens of each episode in this micro-batch."""
+    tokens: int
+    sequences: int
+    max_length: int
+    """The constant of Dr. GRPO's normalisation: the longest answer the recipe allows."""
+    reference_logprob_N: torch.Tensor | None = None
+    entropy_N: torch.Tensor | None = None
+
+
+class Objective(Protocol):
+    """A batch -> a scalar loss to minimise, and figures to log."""
+
+    needs: frozenset[str]
+    """Of `reference`, `entropy`: what the learner must compute for it."""
+
+    def __call__(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]: ...
+
+
+class Weights(Protocol):
+    """Which parameters move."""
+
+    def prepare(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Wrap or freeze in place; afterwards `requires_grad` says what is trained."""
+        ...

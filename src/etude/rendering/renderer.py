@@ -1,0 +1,278 @@
+"""Messages <-> tokens, for the model's own chat template; torch-free.
+
+Tokens in, tokens out: a message is tokenised once, when it enters the context, and what was sampled is never made again
+from text. Each step renders the dialogue with and without the new messages; if the template left the old text alone, the
+new text is the difference, and only that is tokenised. If it rewrote history (some templates drop earlier reasoning), the
+tree branches: the rewritten messages get new nodes, and the old ones stay as they were sampled.
+"""
+
+import enum
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from etude.core.errors import RenderingError
+from etude.rendering import tools as plain
+from etude.trajectory import Message, Trajectory
+
+
+class TrainOnWhat(enum.StrEnum):
+    """Which tokens a supervised sample trains; names as in tinker-cookbook."""
+
+    LAST_ASSISTANT_MESSAGE = "last_assistant_message"
+    LAST_ASSISTANT_TURN = "last_assistant_turn"  # all assistant messages after the last user message
+    ALL_ASSISTANT_MESSAGES = "all_assistant_messages"
+    ALL_MESSAGES = "all_messages"  # their content, not the template's headers
+    ALL_TOKENS = "all_tokens"
+    ALL_USER_AND_SYSTEM_MESSAGES = "all_user_and_system_messages"
+    CUSTOMIZED = "customized"  # the messages that the caller names
+
+
+class Renderer:
+    """One tokenizer and its chat template."""
+
+    def __init__(self, tokenizer: Any):
+        """tokenizer: a transformers fast tokenizer with a chat template.
+
+        Raises RenderingError when it has no template, or no token that ends an assistant's turn.
+        """
+        self.tokenizer = tokenizer
+        self.name = str(tokenizer.name_or_path)
+        self.template: str = tokenizer.chat_template or ""
+        if not self.template:
+            raise RenderingError(f"tokenizer {self.name!r} has no chat template; set tokenizer.chat_template")
+        self.native_tools = _mentions(self.template, "tools")
+        self.stop_text, self.stop_ids = self._find_stop()
+        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.stop_ids)
+
+    @classmethod
+    def load(cls, path: str) -> "Renderer":
+        """path: a local directory or a Hugging Face id."""
+        from transformers import AutoTokenizer
+
+        return cls(AutoTokenizer.from_pretrained(path))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Changes whenever the template, the vocabulary or the tool notation does; training and serving must agree."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        notation = "" if self.native_tools else plain.INSTRUCTION
+        return hashlib.sha256(repr((self.template, vocabulary, notation)).encode()).hexdigest()[:16]
+
+    def text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), *, generate: bool = False) -> str:
+        """The dialogue as the template writes it; `generate` adds the generation prompt."""
+        if not messages:
+            return ""
+        if self.native_tools:
+            chat: list[dict[str, Any]] = [_as_dict(message) for message in messages]
+            offered = [{"type": "function", "function": tool} for tool in tools] or None
+        else:
+            chat, offered = plain.as_plain_chat(messages, tools), None  # type: ignore[assignment]
+        try:
+            return self.tokenizer.apply_chat_template(chat, tools=offered, tokenize=False, add_generation_prompt=generate)
+        except Exception as error:  # a template may raise anything; its own words are the best explanation
+            roles = ", ".join(m["role"] for m in chat)
+            raise RenderingError(f"the chat template of {self.name!r} refuses roles [{roles}]: {error}") from error
+
+    def encode(self, text: str) -> np.ndarray:
+        """int32 [T]; special tokens in the text are recognised, none are added."""
+        return np.array(self.tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
+
+    def decode(self, ids_T: Sequence[int] | np.ndarray) -> str:
+        """The text of some ids, special tokens included."""
+        return self.tokenizer.decode([int(i) for i in ids_T], skip_special_tokens=False)
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), *, add_generation_prompt: bool = True
+    ) -> np.ndarray:
+        """int32 [P]; a whole prompt, tokenised piece by piece exactly as an episode would."""
+        trajectory = Trajectory(id="", task="", tools=list(tools))
+        leaf: int | None = None
+        for message in messages:
+            leaf = trajectory.add(message, leaf)
+        if leaf is None:
+            raise RenderingError("nothing to render: the dialogue has no messages")
+        leaf = self.fill(trajectory, leaf)
+        prompt = [self.generation_prompt(trajectory, leaf)[1]] if add_generation_prompt else []
+        return np.concatenate([trajectory.ids_P(leaf), *prompt])
+
+    def parse(self, ids_T: np.ndarray) -> tuple[Message, str]:
+        """Sampled ids -> the assistant's message, and what is wrong with its calls ('' if nothing)."""
+        text = self.decode(ids_T[:-1] if len(ids_T) and int(ids_T[-1]) in self.stop_ids else ids_T)
+        return plain.parse(text)
+
+    def fill(
+        self,
+        trajectory: Trajectory,
+        leaf: int,
+        train_on: TrainOnWhat = TrainOnWhat.ALL_ASSISTANT_MESSAGES,
+        custom: Sequence[int] = (),
+    ) -> int:
+        """Give ids and a mask to every node on the path to `leaf` that has none; returns the path's leaf.
+
+        The leaf is another one if the template rewrote history on the way. `custom` holds the node indices that
+        TrainOnWhat.CUSTOMIZED trains. An assistant's stop token is trained with it, the template's text around it never
+        (ALL_TOKENS apart).
+        """
+        train_on = TrainOnWhat(train_on)
+        path = trajectory.path(leaf)
+        chosen = [n in _chosen(trajectory, path, train_on, custom) for n in path]
+        start = 0
+        while start < len(path):
+            end = start + 1
+            if trajectory.nodes[path[start]].ids_T is None:
+                messages = [trajectory.messages[trajectory.nodes[n].message] for n in path]
+                while messages[start].role != "assistant" and end < len(path) and messages[end].role != "assistant":
+                    end += 1  # what arrives together is rendered together: some templates join tool results
+                history, _ = self._continue(messages[:start], messages[start:end], trajectory.tools)
+                if history is not None:
+                    path = self._branch(trajectory, path, start, history)
+                self._fill_run(trajectory, path, messages, start, end, chosen, train_on)
+            start = end
+        return path[-1]
+
+    def generation_prompt(self, trajectory: Trajectory, leaf: int) -> tuple[int, np.ndarray]:
+        """What the template puts between a filled path and the next sampled token: the leaf to go on from, int32 [T].
+
+        The leaf is another one if adding the generation prompt makes the template rewrite history.
+        """
+        history, added = self._continue(trajectory.dialogue(leaf), [], trajectory.tools)
+        if history is not None:
+            path = trajectory.path(leaf)
+            leaf = self._branch(trajectory, path, len(path), history)[-1]
+        return leaf, self.encode(added)
+
+    # -- how text is cut into nodes --------------------------------------------------------------------------------
+
+    def _prefix(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
+        """The rendered text that the nodes of these messages hold.
+
+        After an assistant's turn that is up to its stop token: what the template adds behind it (a newline, mostly) was
+        not there when the turn was sampled, so it belongs to the next node.
+        """
+        text = self.text(messages, tools)
+        if messages and messages[-1].role == "assistant" and self.stop_text in text:
+            text = text[: text.rindex(self.stop_text) + len(self.stop_text)]
+        return text
+
+    def _continue(
+        self, before: Sequence[Message], new: Sequence[Message], tools: Sequence[dict[str, Any]]
+    ) -> tuple[str | None, str]:
+        """(None, the text that `new` adds), or (rewritten history, the rest) where the old text did not survive.
+
+        No new messages stands for the generation prompt.
+        """
+        old = self._prefix(before, tools)
+        whole = self._prefix([*before, *new], tools) if new else self.text(before, tools, generate=True)
+        same = _common(old, whole)
+        return (None if same == len(old) else whole[:same]), whole[same:]
+
+    def _fill_run(
+        self,
+        trajectory: Trajectory,
+        path: Sequence[int],
+        messages: Sequence[Message],
+        start: int,
+        end: int,
+        chosen: Sequence[bool],
+        train_on: TrainOnWhat,
+    ) -> None:
+        """Ids and masks for path[start:end]: one assistant message, or the context messages between two of them."""
+        whole = self._continue(messages[:start], messages[start:end], trajectory.tools)[1]
+        texts = [""] * (end - start - 1) + [whole]
+        if end - start > 1:
+            try:
+                singly = [self._continue(messages[:i], messages[i : i + 1], trajectory.tools) for i in range(start, end)]
+            except RenderingError:  # a template that refuses a system message alone, say
+                singly = [("", "")]
+            if all(history is None for history, _ in singly):
+                texts = [text for _, text in singly]
+        for n, text, message, train in zip(path[start:end], texts, messages[start:end], chosen[start:end], strict=True):
+            if message.role == "assistant":  # header and answer apart, as they are when the answer is sampled
+                prompt = self._continue(messages[:start], [], trajectory.tools)[1] if start else ""
+                at = _common(prompt, text)
+                pieces = [text[:at], text[at:]]
+            elif train:
+                at = max(text.find(message.content), 0)
+                pieces = [text[:at], message.content, text[at + len(message.content) :]]
+            else:  # context is tokenised whole, as it is when an episode is played
+                pieces = [text]
+            ids = [self.encode(piece) for piece in pieces]
+            node = trajectory.nodes[n]
+            node.ids_T = np.concatenate(ids)
+            trained = [train_on is TrainOnWhat.ALL_TOKENS or (train and i == 1) for i in range(len(ids))]
+            node.sampled_T = np.concatenate([np.full(len(p), t) for p, t in zip(ids, trained, strict=True)])
+
+    def _branch(self, trajectory: Trajectory, path: Sequence[int], start: int, history: str) -> list[int]:
+        """A new chain beside `path`: its first `start` messages hold the rewritten text, untrained; the rest is unfilled."""
+        chain: list[int] = []
+        for depth, n in enumerate(path):
+            chain.append(trajectory.reuse(trajectory.nodes[n].message, chain[-1] if chain else None))
+            if depth < start:
+                ids_T = self.encode(history if depth == start - 1 else "")
+                node = trajectory.nodes[chain[-1]]
+                node.ids_T, node.sampled_T = ids_T, np.zeros(len(ids_T), bool)
+        return chain
+
+    def _find_stop(self) -> tuple[str, frozenset[int]]:
+        """The token that the template writes after an assistant's content: found by rendering one."""
+        marker = "4f1c7e"
+        chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": marker}]
+        text: str = self.tokenizer.apply_chat_template(chat, tokenize=False)
+        after = self.tokenizer.encode(text[text.rindex(marker) + len(marker) :], add_special_tokens=False)
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        stops = [i for i in after if i in special]
+        if not stops:
+            raise RenderingError(f"the chat template of {self.name!r} ends an assistant's turn with no special token: {text!r}")
+        return self.tokenizer.decode([stops[0]]), frozenset({stops[0], self.tokenizer.eos_token_id} - {None})
+
+
+def _common(a: str, b: str) -> int:
+    """Length of the longest common beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _mentions(template: str, variable: str) -> bool:
+    import jinja2.meta
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        return variable in jinja2.meta.find_undeclared_variables(environment.parse(template))
+    except jinja2.TemplateError:  # a tag that only transformers knows, such as {% generation %}
+        return variable in template
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    value: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.thought:
+        value["reasoning_content"] = message.thought
+    if message.tool_calls:
+        value["tool_calls"] = [
+            {"type": "function", "id": c.id, "function": {"name": c.name, "arguments": c.arguments}} for c in message.tool_calls
+        ]
+    if message.role == "tool":
+        value |= {"tool_call_id": message.tool_call_id, "name": message.name}
+    return value
+
+
+def _chosen(trajectory: Trajectory, path: Sequence[int], train_on: TrainOnWhat, custom: Sequence[int]) -> set[int]:
+    role = {n: trajectory.messages[trajectory.nodes[n].message].role for n in path}
+    assistant = [n for n in path if role[n] == "assistant"]
+    last_user = max((i for i, n in enumerate(path) if role[n] == "user"), default=-1)
+    match train_on:
+        case TrainOnWhat.LAST_ASSISTANT_MESSAGE:
+            return set(assistant[-1:])
+        case TrainOnWhat.LAST_ASSISTANT_TURN:
+            return {n for n in path[last_user + 1 :] if role[n] == "assistant"}
+        case TrainOnWhat.ALL_ASSISTANT_MESSAGES:
+            return set(assistant)
+        case TrainOnWhat.ALL_MESSAGES | TrainOnWhat.ALL_TOKENS:
+            return set(path)
+        case TrainOnWhat.ALL_USER_AND_SYSTEM_MESSAGES:
+            return {n for n in path if role[n] in ("user", "system")}
+        case TrainOnWhat.CUSTOMIZED:
+            return set(custom)

@@ -1,0 +1,77 @@
+"""What the scorers share: the agent's turns, its final answer, the accepted ones, and the check on every score.
+
+Gold answers are read from `trajectory.meta["answer"]`: one, or a list of accepted ones. A failed episode is not scored
+at all (that is neither 0 nor NaN): whoever scores skips it, and `checked` refuses it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from typing import Any
+
+from etude.core.errors import ScoreError
+from etude.protocols import Scorer
+from etude.trajectory import Episode, Message, Trajectory
+
+
+async def checked(scorer: Scorer, trajectory: Trajectory, episode: Episode) -> float:
+    """The scorer's score of a finished episode.
+
+    Raises ScoreError for a failed episode, and for a score that is NaN, infinite or outside the scorer's range.
+    """
+    if episode.failure is not None:
+        what = f"failed ({episode.failure.boundary}: {episode.failure.error})"
+        raise ScoreError(f"{place(trajectory, episode)} {what}; leave it unscored")
+    score = float(await scorer(trajectory, episode))
+    low, high = scorer.range
+    if not math.isfinite(score) or not low <= score <= high:
+        raise ScoreError(
+            f"{place(trajectory, episode)}: scorer {type(scorer).__name__} gave {score}, which is not a finite number in"
+            f" [{low}, {high}]; mend the scorer or declare the range that it has"
+        )
+    return score
+
+
+def place(trajectory: Trajectory, episode: Episode) -> str:
+    """Which episode, for an error's text."""
+    return f"trajectory {trajectory.id}, episode ending at node {episode.leaf}"
+
+
+def turns(trajectory: Trajectory, episode: Episode) -> list[Message]:
+    """What the agent said: the sampled messages of the path; in a log that sampled nothing, all of the assistant's."""
+    path = [trajectory.nodes[n] for n in trajectory.path(episode.leaf)]
+    sampled = [node for node in path if node.sampled]
+    messages = [trajectory.messages[node.message] for node in sampled or path]
+    return [m for m in messages if m.role == "assistant"]
+
+
+def final_answer(trajectory: Trajectory, episode: Episode) -> str:
+    """The agent's last message, or the one argument of its call to a tool `answer`; empty if it said nothing."""
+    said = turns(trajectory, episode)
+    if not said:
+        return ""
+    answers = [c for c in said[-1].tool_calls if c.name == "answer" and len(c.arguments) == 1]
+    return str(next(iter(answers[-1].arguments.values()))) if answers else said[-1].content.strip()
+
+
+def accepted_answers(trajectory: Trajectory) -> list[Any]:
+    """The gold answers. Raises ScoreError where the trajectory carries none."""
+    answer = trajectory.meta.get("answer")
+    if answer is None or answer == []:
+        raise ScoreError(
+            f"trajectory {trajectory.id} (task {trajectory.task}) has no gold answer; put it, or a list of accepted"
+            " ones, into meta['answer'], or use a scorer that needs none, as `environment`"
+        )
+    return answer if isinstance(answer, list) else [answer]
+
+
+def words(text: str) -> list[str]:
+    """SQuAD's normalisation (arXiv:1606.05250): lower case, no ASCII punctuation, no English articles, split at spaces.
+
+    >>> words("The  Eiffel-Tower, Paris.")
+    ['eiffeltower', 'paris']
+    """
+    bare = "".join(c for c in text.lower() if c not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()

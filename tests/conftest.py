@@ -1,0 +1,49 @@
+"""Records which systems' exact properties hold.
+
+A test marked `@pytest.mark.exact(56)` checks the exact property of system 56. `pytest --write-exact` writes what the run
+found into `evidence/exact.json`; systems whose tests were not run keep their entry.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+_outcomes: dict[int, dict[str, bool]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-exact", action="store_true", help="update evidence/exact.json from the tests marked exact")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "exact(n, ...): checks the exact property of the numbered systems")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    report = (yield).get_result()
+    for mark in item.iter_markers("exact"):
+        for n in mark.args:
+            tests = _outcomes.setdefault(n, {})
+            # Set-up, call and tear-down must all pass, and a skipped test shows nothing.
+            tests[item.nodeid] = tests.get(item.nodeid, True) and report.passed
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--write-exact", default=False):
+        write_exact(_outcomes, Path(session.config.rootpath) / "evidence" / "exact.json")
+
+
+def write_exact(outcomes: dict[int, dict[str, bool]], file: Path) -> None:
+    """Merge the outcomes (system -> test -> passed) into the file."""
+    entries = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    describe = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip() or None
+    for n, tests in outcomes.items():
+        entries[str(n)] = {"passed": all(tests.values()), "tests": sorted(tests), "commit": commit}
+    ordered = {n: entries[n] for n in sorted(entries, key=int)}
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
