@@ -1,7 +1,7 @@
 """Records which systems' exact properties hold.
 
-A test marked `@pytest.mark.exact(56)` checks the exact property of system 56. `pytest --write-exact` writes what the run
-found into `evidence/exact.json`; systems whose tests were not run keep their entry.
+A test marked `@pytest.mark.exact(56)` checks the exact property of system 56. `pytest --write-exact` writes what the
+run found into `evidence/exact.json`; systems whose tests were not run keep their entry.
 """
 
 import json
@@ -15,7 +15,7 @@ _outcomes: dict[int, dict[str, bool]] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-exact", action="store_true", help="update evidence/exact.json from the tests marked exact")
+    parser.addoption("--write-exact", action="store_true", help="update evidence/exact.json")
 
 
 def pytest_configure(config: pytest.Config) -> None:

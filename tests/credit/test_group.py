@@ -36,7 +36,7 @@ def test_one_scored_episode_has_nothing_to_compare_with():
 
 
 def test_group_of_one_is_refused():
-    with pytest.raises(CreditError, match="was given 1.*credit/outcome"):
+    with pytest.raises(CreditError, match=r"was given 1.*credit/outcome"):
         group(np.array([1.0]))
 
 

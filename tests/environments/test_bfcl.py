@@ -1,6 +1,5 @@
 """The leaderboard's own data and checker, reached through the bridge."""
 
-import dataclasses
 import importlib.util
 import re
 import sys
@@ -92,14 +91,6 @@ async def test_another_order_of_parallel_calls_is_right_and_a_surplus_call_is_no
 
 
 @needs_data
-async def test_a_value_that_breaks_the_checker_scores_0():
-    world = bfcl("live_simple")
-    task = next(t for t in world.tasks("test") if t.id not in CONTRADICTORY)
-    call = ToolCall(world.solve(task, 0)[0].tool_calls[0].name, {"user_id": None})
-    assert (await play(world, task, Message("assistant", tool_calls=(call,)))).reward == 0.0
-
-
-@needs_data
 @pytest.mark.parametrize(("category", "silent", "calling"), [("irrelevance", 1.0, 0.0), ("live_relevance", 0.0, 1.0)])
 async def test_relevance_asks_only_whether_a_call_was_made(category, silent, calling):
     world = bfcl(category)
@@ -136,7 +127,6 @@ async def test_what_the_agent_sees_is_the_question_and_json_schema_tools_under_n
             session = world.open()
             first = await session.reset(task, 0)
             assert first.messages[-1].role == "user"
-            assert "answer" not in str(session.tools[0].keys() if session.tools else "")
             for tool in session.tools:
                 assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tool["name"])
                 assert tool["parameters"]["type"] == "object"
@@ -207,7 +197,3 @@ async def test_nothing_is_left_in_place_of_the_model_table():
     await play(world, world.tasks("test")[0], Message("assistant", "?"))
     assert "bfcl_eval.constants.model_config" not in sys.modules
     assert "bfcl_eval.eval_checker.ast_eval.ast_checker" in sys.modules
-
-
-def test_it_is_a_dataclass_with_two_settings():
-    assert [f.name for f in dataclasses.fields(bfcl)] == ["category", "limit"]

@@ -37,7 +37,8 @@ def test_token_gradient_is_p_times_that_of_sft(token_batch, logits_NV):
 @pytest.mark.exact(135)
 def test_gamma_zero_is_sft(token_batch, logits_NV):
     sft, dft = (
-        build(path, **s)(token_batch)[0] for path, s in [("objectives/likelihood", {}), ("objectives/dft", {"gamma": 0.0})]
+        build(path, **s)(token_batch)[0]
+        for path, s in [("objectives/likelihood", {}), ("objectives/dft", {"gamma": 0.0})]
     )
     assert dft.item() == sft.item()
     torch.testing.assert_close(gradient(dft, logits_NV), gradient(sft, logits_NV), rtol=0, atol=0)

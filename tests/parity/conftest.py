@@ -25,7 +25,10 @@ def tokenizer():
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=280, special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=280,
+        special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     bpe.train_from_iterator(["the cat sat on the mat"], trainer)
     return PreTrainedTokenizerFast(
@@ -58,7 +61,9 @@ class Padded:
         logits = model(input_ids=ids, attention_mask=attention).logits[:, PROMPT - 1 : -1]
         return logits.log_softmax(-1).gather(-1, self.completion_BT[..., None])[..., 0]
 
-    def flat(self, model, weight_B: np.ndarray, old_BT: torch.Tensor, reference_BT: torch.Tensor | None = None) -> Batch:
+    def flat(
+        self, model, weight_B: np.ndarray, old_BT: torch.Tensor, reference_BT: torch.Tensor | None = None
+    ) -> Batch:
         """The masked tokens as etude's batch, log-probabilities with gradient."""
         keep_BT = self.mask_BT.bool()
         length_S = self.mask_BT.sum(1)
@@ -81,9 +86,7 @@ def padded(tokenizer) -> Padded:
     generator = torch.Generator().manual_seed(3)
     mask_BT = (torch.arange(COMPLETION)[None] < torch.tensor(LENGTHS)[:, None]).long()
     completion_BT = torch.randint(3, len(tokenizer), (len(LENGTHS), COMPLETION), generator=generator) * mask_BT
-    return Padded(
-        torch.randint(3, len(tokenizer), (len(LENGTHS), PROMPT), generator=generator), completion_BT, mask_BT
-    )
+    return Padded(torch.randint(3, len(tokenizer), (len(LENGTHS), PROMPT), generator=generator), completion_BT, mask_BT)
 
 
 def gradients(loss: torch.Tensor, model) -> dict[str, torch.Tensor]:
@@ -97,7 +100,8 @@ def same(model):
     """Asserts that two losses and all their parameter gradients agree to 1e-5."""
 
     def check(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+        # Positive and negative weights cancel: a loss near zero keeps the rounding of its terms, which are of order 1.
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
         mine, other = gradients(ours, model), gradients(theirs, model)
         assert sum(g.abs().sum() for g in other.values()) > 0
         for name, gradient in other.items():

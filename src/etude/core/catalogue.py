@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from etude.core import recipe as recipes
-from etude.core.errors import EtudeError
+from etude.core.errors import EtudeError, RecipeError
 
 SEEDS = 3
 """Fewest seeds from which an effect counts as measured."""
@@ -53,7 +53,7 @@ def systems(recipes_dir: Path | None = None, evidence_dir: Path | None = None) -
         if n is None:
             continue
         if n not in listed:
-            raise recipes.RecipeError(f"recipe {file.name!r}, system: no system {n!r}; they are numbered 1 to {max(listed)}")
+            raise RecipeError(f"recipe {file.name!r}, system: no system {n!r}; they are numbered 1 to {max(listed)}")
         recipes_of.setdefault(n, []).append(file.stem)
     exact = _read(evidence_dir / "exact.json")
     found = []

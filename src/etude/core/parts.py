@@ -8,6 +8,7 @@ such as `credit/mine` to a module.
 import ast
 import functools
 import importlib
+import importlib.util
 import inspect
 import re
 import sys
@@ -117,7 +118,8 @@ def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> d
         init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
         if init is None:  # a dataclass: its annotated fields
             fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
-            return {n.target.id: ast.unparse(n) for n in fields if not n.target.id.startswith("_")}  # type: ignore[union-attr]
+            written = {n.target.id: ast.unparse(n) for n in fields}  # type: ignore[union-attr]
+            return {k: v for k, v in written.items() if "ClassVar" not in v and "init=False" not in v}
         positional, keyword = init.args.args[1:], init.args.kwonlyargs
     else:  # a function: positional arguments are its data, keyword-only ones its settings
         init, positional, keyword = node, [], node.args.kwonlyargs

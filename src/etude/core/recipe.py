@@ -8,8 +8,8 @@
       - collect: {by: expert, episodes: 200}
       - practise: {steps: 100, credit: group, scoring: [environment, progress]}
 
-A part is written as its name (`rloo`) or, with settings, as `{name: {setting: value}}`; a dotted key sets one setting of
-the part that its first half names. The signature of a stage function is its schema: keyword-only arguments are the
+A part is written as its name (`rloo`) or, with settings, as `{name: {setting: value}}`; a dotted key sets one setting
+of the part that its first half names. The signature of a stage function is its schema: keyword-only arguments are the
 options, annotations their types, and `Annotated[str | dict, PartName("credit")]` says that a value names a part.
 
 Nothing here imports a stage's or a model's libraries: a recipe is data.
@@ -34,7 +34,7 @@ from etude.core.errors import PartError, RecipeError
 PARTS = {"policy": "policies", "environment": "environments", "agent": "agents/loops", "weights": "weights"}
 """Top-level keys that hold a part, and its shelf."""
 MODELS = ("smollm2", "tiny")
-"""Short names that `policies/local` knows: `policy: tiny` means `policy: {local: {model: tiny}}`, and so does any path."""
+"""Short names that `policies/local` knows: `policy: tiny` means `policy: {local: {model: tiny}}`; so does a path."""
 DEFAULTS: dict[str, Any] = {
     "name": "",
     "system": None,
@@ -95,8 +95,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
+        for i, (key, (key_node, _)) in enumerate(zip(keys, node.value, strict=True)):
+            if key in keys[:i]:
                 raise yaml.MarkedYAMLError(problem=f"{key!r} is given twice", problem_mark=key_node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -182,6 +182,11 @@ def _find(name_or_path: str | Path) -> Path:
     raise RecipeError(f"no recipe {name!r}\n{_closest(name, there)}\na path to a YAML file works as well")
 
 
+def assign(recipe: Recipe, path: str, value: Any) -> None:
+    """Set one key of a recipe, as the override `path=value` does."""
+    _set(recipe, path, value)
+
+
 def _override(recipe: Recipe, override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
@@ -189,7 +194,8 @@ def _override(recipe: Recipe, override: str) -> None:
     try:
         value = parse(text)
     except yaml.YAMLError:
-        raise RecipeError(f"override {override!r}: {text!r} is not YAML; quote it, or write [a, b] or {{key: value}}") from None
+        hint = "quote it, or write [a, b] or {key: value}"
+        raise RecipeError(f"override {override!r}: {text!r} is not YAML\n{hint}") from None
     _set(recipe, path, value)
 
 
@@ -315,7 +321,8 @@ def baseline(recipe: Recipe) -> Recipe:
     """
     against = recipe.data["evidence"].get("against", {})
     if not isinstance(against, dict) or not against:
-        raise _error(recipe, "evidence.against", f"{against!r} changes nothing", "write  against: {scoring: [environment]}")
+        hint = "write  against: {scoring: [environment]}"
+        raise _error(recipe, "evidence.against", f"{against!r} changes nothing", hint)
     other = Recipe(recipe.name, recipe.file, copy.deepcopy(recipe.data))
     for key, value in against.items():
         if key in DEFAULTS or len(_keys(key)) > 1:
@@ -386,7 +393,8 @@ def _fill(
 ) -> dict[str, Any]:
     for name, value in options.items():
         if name not in schema:
-            raise _error(recipe, f"{place}.{name}", f"{what} takes no {name!r} (given {value!r})", _closest(str(name), schema))
+            problem = f"{what} takes no {name!r} (given {value!r})"
+            raise _error(recipe, f"{place}.{name}", problem, _closest(str(name), schema))
     filled: dict[str, Any] = {}
     for name, setting in schema.items():
         here = f"{place}.{name}"
@@ -452,7 +460,7 @@ def _fits(value: Any, type_: Any) -> bool:
     base = origin or type_
     if base in (list, tuple, Sequence) or base is typing.get_origin(Sequence[int]):
         items = [t for t in inner if t is not Ellipsis]
-        each = items[0] if items and (base is not tuple or len(inner) == 2 and inner[1] is Ellipsis) else Any
+        each = items[0] if items and (base is not tuple or (len(inner) == 2 and inner[1] is Ellipsis)) else Any
         return isinstance(value, (list, tuple)) and all(_fits(item, each) for item in value)
     if base in (dict, Mapping):
         return isinstance(value, dict)

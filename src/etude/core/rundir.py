@@ -74,7 +74,7 @@ class Lines:
         """Drop every line after a position. Raises CheckpointError when the file is shorter than that."""
         if position > self.position():
             raise CheckpointError(
-                f"{self.path} has {self.position()} bytes where the saved state counts {position}: something else cut it\n"
+                f"{self.path} has {self.position()} bytes where the saved state counts {position}: it was cut\n"
                 "restore the file, or delete the run directory and start again"
             )
         self._file.truncate(position)
@@ -137,11 +137,10 @@ class RunDirectory:
         before, now = _flat(recipes.read(file)), _flat(recipes.parse(recipes.dump(recipe)))
         differing = [key for key in {**before, **now} if before.get(key, _ABSENT) != now.get(key, _ABSENT)]
         if differing:
-            lines = [f"{key}: {before.get(key, _ABSENT)!r} there, {now.get(key, _ABSENT)!r} now" for key in differing[:8]]
-            more = [f"… and {len(differing) - 8} more"] if len(differing) > 8 else []
-            raise RecipeError(
-                "\n".join([f"{self.path} holds a run of another recipe", *lines, *more, "choose another directory with --out"])
-            )
+            lines = [f"{key}: {before.get(key, _ABSENT)!r} there, {now.get(key, _ABSENT)!r} now" for key in differing]
+            shown = lines if len(lines) <= 8 else [*lines[:8], f"… and {len(lines) - 8} more"]
+            first, last = f"{self.path} holds a run of another recipe", "choose another directory with --out"
+            raise RecipeError("\n".join([first, *shown, last]))
 
     def save_state(self, **state: Any) -> None:
         """Record how far the run is; `stage` and `step` by convention, and `finished=True` at its end.
@@ -173,7 +172,9 @@ class RunDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

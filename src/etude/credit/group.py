@@ -2,7 +2,7 @@
 
 GRPO, Shao et al. 2024, "DeepSeekMath", arXiv:2402.03300, section 4.1.2:  w_i = (r_i - mean(r)) / (std(r) + eps)
 Dr. GRPO, Liu et al. 2025, "Understanding R1-Zero-Like Training", arXiv:2503.20783 (`std=False`):  w_i = r_i - mean(r)
-Departures: std is the sample standard deviation (divisor G - 1) plus eps, as TRL computes it; the paper leaves both open.
+Departures: std is the sample standard deviation (divisor G - 1) plus eps, as in TRL; the paper leaves both open.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """What worlds share: tools from typed functions, checked calls, sessions that run them, tasks that are drawn.
 
-`tool` turns a typed Python function into a JSON-schema description. `ToolSession` runs the calls of a message, answers a
-bad call in words, and forks by replay. `Tasks` draws tasks for practice. `World` puts the three together for functions
-of your own.
+`tool` turns a typed Python function into a JSON-schema description. `ToolSession` runs the calls of a message, answers
+a bad call in words, and forks by replay. `Tasks` draws tasks for practice. `World` puts the three together for
+functions of your own.
 """
 
 import asyncio
@@ -30,7 +30,8 @@ from etude.protocols import Observation, Step, Task
 from etude.trajectory import Message, ToolCall
 
 F = TypeVar("F", bound=Callable[..., Any])
-PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", dict: "object", list: "array"}
+PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
+PLAIN[type(None)] = "null"
 HIDDEN = ("self", "cls", "state")
 
 
@@ -76,7 +77,8 @@ def tool(function: F) -> F:
             properties[name]["description"] = notes[name]
         if parameter.default not in (parameter.empty, None):
             properties[name]["default"] = _plain(parameter.default)
-    function.schema = {  # type: ignore[attr-defined]
+    owner: Any = getattr(function, "__func__", function)  # a bound method keeps its attributes on its function
+    owner.schema = {
         "name": function.__name__,
         "description": description,
         "parameters": {
@@ -149,7 +151,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 def _docstring(function: Callable[..., Any], arguments: list[str]) -> tuple[str, dict[str, str]]:
     """The first paragraph, and what is said of each argument."""
     lines = (inspect.getdoc(function) or "").splitlines()
-    numpy_style = any(a.strip() == "Parameters" and b.strip().startswith("---") for a, b in zip(lines, lines[1:], strict=False))
+    numpy_style = re.search(r"^\s*Parameters\n\s*---", "\n".join(lines), re.MULTILINE)
     heading = re.compile(rf"(\s*)(?::param )?({'|'.join(map(re.escape, arguments)) or '$^'})(?: \(.*?\))?\s*:\s*(.*)")
     notes: dict[str, str] = {}
     for i, line in enumerate(lines):
@@ -215,14 +217,14 @@ def _typed(hint: Any, value: Any) -> Any:
 def check_call(tools: Sequence[Mapping[str, Any]], call: ToolCall) -> str:
     """Why a call cannot be run, in words that say how to mend it; '' where it can, once `coerce_call` has read it.
 
-    >>> check_call([stock.schema], ToolCall("stok", {"item": "tea"}))  # doctest: +SKIP
+    >>> check_call([{"name": "stock", "parameters": {"properties": {}}}], ToolCall("stok", {}))
     "no tool 'stok'; did you mean 'stock'? There are: stock"
     """
     schemas = {schema["name"]: schema["parameters"] for schema in tools}
     if call.name not in schemas:
-        return f"no tool {call.name!r}; {suggest(call.name, schemas)}"
+        return f"no tool {call.name!r}; {suggest(str(call.name), schemas)}"
     if not isinstance(call.arguments, dict):
-        return f"{call.name}: arguments are {_show(call.arguments)}; expected an object such as {{\"name\": value}}"
+        return f"{call.name}: arguments are {_show(call.arguments)}; expected an object of arguments by name"
     schema = schemas[call.name]
     allowed = schema["properties"]
     for name in call.arguments:
@@ -350,7 +352,7 @@ class ToolSession:
         Raises EnvironmentFault where a tool broke or took too long, or the session is not under way.
         """
         if self.task is None or self.done:
-            raise EnvironmentFault(f"step on a session that is {'over' if self.task else 'not begun'}; call reset first")
+            raise EnvironmentFault(f"step on a session that is {'over' if self.task else 'not begun'}; reset it")
         if not isinstance(action, Message):
             raise EnvironmentFault(f"task {self.task.id}: this world takes messages, not {type(action).__name__}")
         self.actions.append(action)
@@ -483,9 +485,9 @@ class World(Tasks):
         max_chars: int = 4000,
         call_seconds: float = 30.0,
     ):
-        """tools: functions; `tool` is applied where it was not. One whose first parameter is called `state` is given the
-            episode's own state, and a fork undoes what it changes there. What a tool writes elsewhere (a global, a file)
-            is not undone, neither by a fork nor between episodes.
+        """tools: functions; `tool` is applied where it was not. One whose first parameter is called `state` is given
+            the episode's own state, and a fork undoes what it changes there. What a tool writes elsewhere (a global, a
+            file) is not undone, neither by a fork nor between episodes.
         tasks: a JSON-lines file or a list of rows `{prompt, id?, split?, domain?, difficulty?, skills?, ...}`. A row
             without an id gets a hash of its content; one without a split falls into train, dev or test (80/10/10) by a
             hash of its prompt.
@@ -563,12 +565,22 @@ class WorldSession(ToolSession):
 
     async def finish(self, answer: str) -> float:
         score = self.world.score(self.state, answer, self.row)
-        reward = float(await score if inspect.isawaitable(score) else score)
+        return self._in_range(await score if inspect.isawaitable(score) else score)
+
+    def current_reward(self) -> float | Awaitable[float]:
+        """What an agent that is cut off now has earned; to be awaited where the score is async."""
+        score = self.world.score(self.state, "", self.row)
+        return self._later(score) if inspect.isawaitable(score) else self._in_range(score)
+
+    async def _later(self, score: Awaitable[float]) -> float:
+        return self._in_range(await score)
+
+    def _in_range(self, score: float) -> float:
         low, high = self.world.reward_range
-        if not low <= reward <= high:  # NaN compares false
+        if not low <= score <= high:  # NaN compares false
             place = f"world {self.world.name!r}, task {self.row.get('id', self.row['prompt'][:40])!r}"
-            raise ScoreError(f"{place}: score is {reward}, outside reward_range {self.world.reward_range}")
-        return reward
+            raise ScoreError(f"{place}: score is {score}, outside reward_range {self.world.reward_range}")
+        return float(score)
 
     def save(self) -> Any:
         return copy.deepcopy(self.state)
@@ -595,6 +607,6 @@ def _read_rows(file: Path) -> list[dict[str, Any]]:
         except ValueError as error:
             raise FormatError(f"{file}:{n} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise FormatError(f"{file}:{n} is {_show(row)}; a task is an object such as {{\"prompt\": ...}}")
+            raise FormatError(f"{file}:{n} is {_show(row)}; a task is an object with a 'prompt'")
         rows.append(row)
     return rows

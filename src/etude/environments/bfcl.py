@@ -8,11 +8,11 @@ call. Beware: an agent that never calls anything scores 1 on every irrelevance t
 
 This is a measure and not a place to practise: there is a `test` split only.
 
-Departures: questions whose arguments are Java or JavaScript source text are left out, as are the multi-turn, memory
-and web-search categories; function descriptions do not get the leaderboard's note on Python syntax. Where the checker
-itself breaks on a value, the value matches no accepted answer and scores 0, with the error in `Step.info`. Four answer
-keys contradict their own functions, so that nothing scores 1: live_simple_106-63-0 and 112-68-0, and
+Four answer keys contradict their own functions, so that no call scores 1: live_simple_106-63-0 and 112-68-0, and
 live_multiple_862-181-3 and 964-207-0.
+
+Departures: questions whose arguments are Java or JavaScript source text are left out, as are the multi-turn, memory
+and web-search categories; function descriptions do not get the leaderboard's note on Python syntax.
 """
 
 from __future__ import annotations
@@ -140,10 +140,7 @@ class BfclSession:
             return Step(Observation(), done=True, reward=float(right))
         checker, language = _checker()
         data = self.task.data
-        try:
-            verdict = checker(data["functions"], calls, data["answer"], language, self.category, "etude")
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            verdict = {"valid": False, "error": [repr(error)], "error_type": "checker"}
+        verdict = checker(data["functions"], calls, data["answer"], language, self.category, "etude")
         info = {} if verdict["valid"] else {"error": verdict["error"], "error_type": verdict["error_type"]}
         return Step(Observation(), done=True, reward=float(verdict["valid"]), info=info)
 

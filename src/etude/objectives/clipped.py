@@ -2,7 +2,7 @@
 
 PPO, Schulman et al. 2017, arXiv:1707.06347, eq. 7:
     L = -min(r w, clip(r, 1 - low, 1 + high) w),   r = pi(y_t) / pi_old(y_t),   w = the token's weight (advantage)
-GRPO, Shao et al. 2024, arXiv:2402.03300: normalise="sequence", kl > 0, with  kl (pi_ref/pi - log(pi_ref/pi) - 1)  added.
+GRPO, Shao et al. 2024, arXiv:2402.03300: normalise="sequence", kl > 0;  kl (pi_ref/pi - log(pi_ref/pi) - 1)  is added.
 DAPO, Yu et al. 2025, arXiv:2503.14476: normalise="token", high=0.28.
 Dr. GRPO, Liu et al. 2025, arXiv:2503.20783: normalise="constant", kl=0, with credit/group std=False.
 GSPO, Zheng et al. 2025, arXiv:2507.18071: importance="sequence", normalise="sequence"; r = (pi(y) / pi_old(y))^(1/|y|).

@@ -152,8 +152,8 @@ class openai:
         """Connections and locks belong to one event loop; a new loop gets new ones."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            limits = httpx.Limits(max_connections=self.concurrency)
-            self._client = httpx.AsyncClient(timeout=self.timeout, limits=limits)
+            # The gate limits connections, and `_attempt` the time of a whole one; httpx would limit that of each read.
+            self._client = httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None))
             self._gate = asyncio.Semaphore(self.concurrency)
             self._loop = loop
 
@@ -162,9 +162,11 @@ class openai:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         began = time.monotonic()
         self.ledger.requests += 1
+        url = f"{self.base_url.rstrip('/')}/chat/completions"
         try:
-            reply = await self._client.post(f"{self.base_url.rstrip('/')}/chat/completions", json=body, headers=headers)
-        except httpx.TimeoutException as error:
+            async with asyncio.timeout(self.timeout):
+                reply = await self._client.post(url, json=body, headers=headers)
+        except TimeoutError as error:
             raise _Retry(f"no answer within {self.timeout:g} s") from error
         except httpx.TransportError as error:
             raise _Retry(f"connection failed: {error}") from error

@@ -28,7 +28,7 @@ async def checked(scorer: Scorer, trajectory: Trajectory, episode: Episode) -> f
     low, high = scorer.range
     if not math.isfinite(score) or not low <= score <= high:
         raise ScoreError(
-            f"{place(trajectory, episode)}: scorer {type(scorer).__name__} gave {score}, which is not a finite number in"
+            f"{place(trajectory, episode)}: scorer {type(scorer).__name__} gave {score}, no finite number in"
             f" [{low}, {high}]; mend the scorer or declare the range that it has"
         )
     return score

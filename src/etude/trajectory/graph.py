@@ -120,6 +120,8 @@ class Episode:
     """One path from a root to `leaf`, and how it went."""
 
     leaf: int
+    rewritten: list[int] = field(default_factory=list)
+    """Leaves of this episode's earlier renderings, left behind where the template rewrote history; they are trained too."""
     seed: int = 0
     reward: float | None = None
     """The environment's reward of the whole episode; None when it failed."""
@@ -171,6 +173,10 @@ class Trajectory:
             at = self.nodes[at].parent
         return path[::-1]
 
+    def nodes_of(self, episode: Episode) -> list[int]:
+        """Every node of an episode once, those of its earlier renderings first."""
+        return sorted({n for leaf in (*episode.rewritten, episode.leaf) for n in self.path(leaf)})
+
     def dialogue(self, leaf: int) -> list[Message]:
         """Messages from the root to `leaf`."""
         return [self.messages[self.nodes[n].message] for n in self.path(leaf)]
@@ -200,7 +206,7 @@ class Trajectory:
         for episode, weight in zip(self.episodes, weight_G, strict=True):
             if math.isnan(weight):
                 continue
-            for n in self.path(episode.leaf):
+            for n in self.nodes_of(episode):
                 self.weigh_node(n, float(weight))
 
     def weigh_node(self, n: int, weight: float | np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Trajectories on disk: immutable Parquet shards in one directory, local or at any fsspec address.
 
-A shard appears whole or not at all. One row is one trajectory, readable by DuckDB, pyarrow and `datasets` without etude;
-what has no fixed shape (tools, meta, arguments of calls) is a JSON string, in which NaN is written `NaN`.
+A shard appears whole or not at all. One row is one trajectory, readable by DuckDB, pyarrow and `datasets` without
+etude; what has no fixed shape (tools, meta, arguments of calls) is a JSON string, in which NaN is written `NaN`.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def schema() -> pa.Schema:
     )
     episode = struct(
         leaf=whole,
+        rewritten=pa.list_(whole),
         seed=whole,
         reward=real,
         score=real,
@@ -97,7 +98,7 @@ def schema() -> pa.Schema:
         tokens_sampled=whole,
         seconds=real,
     )
-    columns = {name: text for name in ("id", "task", "environment", "split", "tools", "meta")}
+    columns = dict.fromkeys(("id", "task", "environment", "split", "tools", "meta"), text)
     lists = {"messages": pa.list_(message), "nodes": pa.list_(node), "episodes": pa.list_(episode)}
     return pa.schema(list((columns | lists).items()), metadata={"etude.trajectory": str(VERSION)})
 
@@ -122,8 +123,8 @@ class Store:
         Raises TrajectoryError for a malformed trajectory, or one that Parquet cannot hold; no shard appears then.
         """
         key = key or f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}"
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", key):
-            raise TrajectoryError(f"shard key {key!r}: use letters, digits, '.', '_' and '-', and no leading '.' or '-'")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", key):
+            raise TrajectoryError(f"shard key {key!r}: use letters, digits, '.', '_', '-', the first a letter or digit")
         self._fs.makedirs(self._root, exist_ok=True)
         # A rename is atomic within one file system only, so a local temporary file lies beside its target.
         directory = self._root if self._local else tempfile.gettempdir()
@@ -209,7 +210,7 @@ def _check_version(path: str, version: bytes | None) -> None:
     if version is None:
         raise TrajectoryError(f"{path} is Parquet, but holds no etude trajectories: move it out of this directory")
     if version != str(VERSION).encode():
-        raise TrajectoryError(f"{path} has schema version {version!r} and this etude reads {VERSION}: install a newer etude")
+        raise TrajectoryError(f"{path} has schema version {version!r}, not {VERSION}: install a newer etude")
 
 
 def _sync_directory(path: str) -> None:
@@ -271,7 +272,7 @@ def _message_row(message: Message) -> dict[str, Any]:
 
 
 def _node_row(node: Node) -> dict[str, Any]:
-    row: dict[str, Any] = {"parent": node.parent, "message": node.message, "version": node.version, "reward": node.reward}
+    row: dict[str, Any] = {name: getattr(node, name) for name in ("parent", "message", "version", "reward")}
     for column, (field, kind) in TOKENS.items():
         array_T = getattr(node, field)
         row[column] = None if array_T is None else np.asarray(array_T, kind)
@@ -298,7 +299,7 @@ def _score_rows(scores: dict[str, float]) -> list[dict[str, Any]]:
 def _trajectories(batch: pa.RecordBatch) -> Iterator[Trajectory]:
     # Token columns go from Arrow to numpy without a Python object per token; the rest is small.
     nodes = batch.column("nodes").flatten()
-    tokens = {column: iter(_arrays(nodes.field(column), kind)) for column, (_, kind) in TOKENS.items()}
+    tokens = {field: iter(_arrays(nodes.field(column), kind)) for column, (field, kind) in TOKENS.items()}
     slim = batch.set_column(batch.schema.get_field_index("nodes"), "nodes", _without_tokens(batch.column("nodes")))
     for row in slim.to_pylist():
         yield Trajectory(
@@ -306,7 +307,7 @@ def _trajectories(batch: pa.RecordBatch) -> Iterator[Trajectory]:
             tools=json.loads(row["tools"]),
             meta=json.loads(row["meta"]),
             messages=[_message(m) for m in row["messages"]],
-            nodes=[_node(n, {field: next(tokens[column]) for column, (field, _) in TOKENS.items()}) for n in row["nodes"]],
+            nodes=[_node(n, {field: next(tokens[field]) for field in tokens}) for n in row["nodes"]],
             episodes=[_episode(e) for e in row["episodes"]],
         )
 
@@ -337,7 +338,7 @@ def _message(row: dict[str, Any]) -> Message:
     return Message(**row | {"tool_calls": calls, "images": images})
 
 
-def _node(row: dict[str, Any], tokens: dict[str, np.ndarray | None]) -> Node:
+def _node(row: dict[str, Any], tokens: dict[str, Any]) -> Node:
     action = row.pop("action")
     if action is not None:
         action = np.frombuffer(action["data"], np.dtype(action["dtype"])).reshape(action["shape"]).copy()

@@ -1,0 +1,28 @@
+"""Native tool calling: the model's own call notation, several calls and content in one turn.
+
+The loop: act; if the turn has calls, run them and append one result per call; a turn without calls is the final answer.
+A malformed call is answered with what is wrong and how to write it, as a tool result, and the loop goes on.
+"""
+
+from dataclasses import dataclass
+
+from etude.core.parts import part
+from etude.protocols import Observation, Run
+from etude.trajectory import Message
+
+
+@part
+@dataclass(frozen=True)
+class native:
+    """The default agent."""
+
+    async def __call__(self, run: Run, first: Observation) -> None:
+        run.observe(*first.messages)
+        while not run.over:
+            action = await run.act()
+            if action.problem:
+                run.observe(Message("tool", f"error: {action.problem}"))
+                if not action.message.tool_calls:
+                    continue
+            step = await run.step(action.message)
+            run.observe(*step.observation.messages)

@@ -1,0 +1,135 @@
+"""Measuring a policy on held-out tasks and on what it may have lost: the first and the last phase of a run."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from etude.apps.work import Work, model_of
+from etude.core.errors import EtudeError
+from etude.core.progress import progress
+from etude.evaluation.gain import Measured, measured
+from etude.evaluation.losses import Losses, Probe
+from etude.protocols import Environment, Sampling, Task
+from etude.trajectory import Message, Trajectory
+
+NOUNS = {"success": "held-out tasks", "new domains": "tasks, tools never seen", "bfcl": "BFCL simple calls"}
+
+
+async def measure(
+    work: Work,
+    when: str,
+    *,
+    tasks: int = 100,
+    split: str = "test",
+    domains: int = 0,
+    bfcl: int = 0,
+    samples: int = 1,
+    temperature: float = 0.0,
+    max_tokens: int = 64,
+    max_turns: int = 8,
+    losses: bool = True,
+    threshold: float = 1.0,
+) -> None:
+    """Play every task set and measure the losses, `when` = `before` or `after`; all of it is kept in the run directory.
+
+    tasks: of the split `split`, the primary set; 0 measures nothing.
+    domains: tasks of the split `domains`, whose tools training never shows.
+    bfcl: tasks of the Berkeley Function-Calling Leaderboard (needs bfcl-eval).
+    samples: episodes per task, for pass@k; with more than one, set temperature.
+    temperature, max_tokens, max_turns: of the policy's play; max_tokens per turn.
+    losses: measure KL, perplexity, general questions, calibration, refusals and diversity.
+    threshold: smallest reward that counts as solved.
+    """
+    from etude.rollout.collect import collect
+
+    floors = {}
+    for label, chosen in task_sets(work.environment, tasks, split, domains, bfcl).items():
+        with progress(len(chosen) * samples, f"evaluate {when}: {label}", "episodes") as advance:
+            played = await collect(
+                work.policy, chosen, agent=work.agent, group=samples, sampling=Sampling(max_tokens, temperature),
+                seed=work.seed, max_turns=max_turns, name=f"{when}/", on_episode=advance,
+            )  # fmt: skip
+        work.put(played, _key(label))
+        if when == "before":
+            floors[label] = await floor(chosen, work.agent, threshold)
+    if when == "before":
+        work.directory.write("floors.json", json.dumps(floors))
+    if losses:
+        await _losses(work, when, threshold)
+
+
+def _key(label: str) -> str:
+    return label.replace(" ", "_")
+
+
+def task_sets(environment: Environment, tasks: int, split: str, domains: int, bfcl: int) -> dict[str, Sequence[Task]]:
+    """Label -> tasks; the primary set first."""
+    sets: dict[str, Sequence[Task]] = {"success": _first(environment, split, tasks)}
+    if domains:
+        sets["new domains"] = _first(environment, "domains", domains)
+    if bfcl:
+        from etude.core import parts
+
+        sets["bfcl"] = _first(parts.build("environments/bfcl"), "test", bfcl)
+    return sets
+
+
+def _first(environment: Environment, split: str, count: int) -> list[Task]:
+    tasks = environment.tasks(split)
+    if len(tasks) == 0:
+        raise EtudeError(f"environment {environment.name!r} has no tasks in split {split!r} to evaluate on")
+    return [tasks[i] for i in range(min(count, len(tasks)))]
+
+
+async def floor(tasks: Sequence[Task], agent: Any, threshold: float) -> float:
+    """Share of the tasks that an agent solves by doing nothing: one empty answer."""
+    from etude.policies.scripted import scripted
+    from etude.rollout.collect import collect
+
+    idle = await collect(scripted(lambda dialogue: Message("assistant", "")), tasks, agent=agent, max_turns=1)
+    return sum((t.episodes[0].reward or 0.0) >= threshold for t in idle) / len(tasks)
+
+
+async def _losses(work: Work, when: str, threshold: float) -> None:
+    from etude.evaluation import losses
+
+    policy, file = model_of(work.policy), work.directory.path / "probe.json"
+    if when == "before":
+        work.directory.write("probe.json", json.dumps((await losses.prepare(policy, seed=work.seed)).to_json()))
+    probe = Probe(**json.loads(file.read_text()))
+    primary = list(work.store.read([f"{work.name}-success"]))
+    found = await losses.measure(policy, probe, trajectories=primary, threshold=threshold, seed=work.seed)
+    work.directory.write(f"losses-{when}.json", json.dumps(found.to_json()))
+
+
+def played(work: Work, phase: str) -> dict[str, list[Trajectory]]:
+    """The trajectories of a finished measurement, by label."""
+    options = work.recipe["evaluate"]
+    labels = ["success", *(["new domains"] if options["domains"] else []), *(["bfcl"] if options["bfcl"] else [])]
+    return {label: list(work.store.read([f"{phase}-{_key(label)}"])) for label in labels}
+
+
+def report(work: Work, first: str, last: str) -> Any:
+    """Compare the two measurements and write report.html and report.json."""
+    from etude.evaluation.html import write_report
+    from etude.evaluation.report import build_report, pick_examples
+
+    threshold = work.recipe["evaluate"]["threshold"]
+    before, after = played(work, first), played(work, last)
+    floors = json.loads((work.directory.path / "floors.json").read_text())
+
+    def counted(sets: dict[str, list[Trajectory]]) -> Measured:
+        return measured(sets, threshold=threshold, floor=floors)
+
+    def lost(when: str) -> Losses | None:
+        file = work.directory.path / f"losses-{when}.json"
+        return Losses.from_json(json.loads(file.read_text())) if file.exists() else None
+
+    made = build_report(
+        counted(before), counted(after), lost("before"), lost("after"),
+        cost=work.cost, curves=work.directory.metrics.rows(),
+        examples=pick_examples(before["success"], after["success"], threshold=threshold),
+        name=work.recipe["name"], path=str(work.directory.path / "report.html"), nouns=NOUNS,
+    )  # fmt: skip
+    write_report(made, work.directory.path)
+    return made

@@ -1,0 +1,348 @@
+"""The verbs of a recipe. A stage's keyword-only arguments are its options: what a recipe may set, with their defaults."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from etude.apps.work import Work, expert_of, model_of
+from etude.core.errors import RecipeError
+from etude.core.progress import progress
+from etude.core.recipe import PartName
+from etude.protocols import Sampling, Task
+from etude.trajectory import Trajectory
+
+Part = str | dict
+GENERAL = Path(__file__).parent.parent / "curation" / "data" / "general.jsonl"
+
+
+async def collect(
+    work: Work,
+    *,
+    by: str = "expert",
+    episodes: int = 200,
+    group: int = 1,
+    split: str = "train",
+    temperature: float = 1.0,
+    max_tokens: int = 64,
+    max_turns: int = 8,
+    keep: bool = True,
+) -> None:
+    """Play episodes and add them to the data.
+
+    by: `expert` (the environment's own solver) or `policy`.
+    episodes: how many in all; `group` of them for each task.
+    split: of the environment's tasks.
+    temperature, max_tokens: of the policy's sampling, max_tokens per turn.
+    max_turns: most answers in one episode.
+    keep: add them to the data; false only stores them.
+    """
+    from etude.policies.scripted import scripted
+    from etude.rollout.collect import collect as play
+
+    tasks = draw(work, split, -(-episodes // group), stream=work.phase)
+    with progress(len(tasks) * group, f"collect by {by}", "episodes") as advance:
+        if by == "expert":
+            solve, made = expert_of(work.environment), []
+            for task in tasks:
+                policy = scripted(solve(task, work.seed))
+                made += await play(policy, [task], agent=work.agent, name=f"{work.name}/", max_turns=99, on_episode=advance)
+        elif by == "policy":
+            sampling = Sampling(max_tokens, temperature)
+            made = await play(
+                work.policy, tasks, agent=work.agent, group=group, sampling=sampling, seed=work.seed + work.phase,
+                max_turns=max_turns, name=f"{work.name}/", on_episode=advance,
+            )  # fmt: skip
+        else:
+            raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
+    if hasattr(work.policy, "renderer"):
+        for trajectory in made:
+            for episode in trajectory.episodes:
+                episode.leaf = work.policy.renderer.fill(trajectory, episode.leaf)
+    key = work.put(made)
+    if keep:
+        work.data.append(key)
+    good = sum(e.reward == work.environment.reward_range[1] for t in made for e in t.episodes)
+    work.log(f"collect: {len(tasks) * group} episodes by {by}, {good} solved")
+
+
+async def import_(work: Work, *, files: list[str], format: str = "auto") -> None:
+    """Read logs of other programs and add them to the data; rows that cannot be read go to quarantine.jsonl.
+
+    files: paths. format: `auto`, or one of `etude import --help`.
+    """
+    from etude.trajectory.formats.base import import_files
+
+    counts = import_files(files, work.store, work.directory.path / "quarantine.jsonl", format)
+    work.data += counts.shards
+    work.log(f"import: {counts.good} rows read, {counts.quarantined} in quarantine")
+
+
+async def curate(work: Work, *, keep: Annotated[list[Part], PartName("curation")]) -> None:
+    """Choose and edit the data, one curation part after the other.
+
+    keep: curation parts in their order; `mix` gets general chat data that comes with etude.
+    """
+    data = work.read_data()
+    for part in keep:
+        name = part if isinstance(part, str) else next(iter(part))
+        curation = work.build("curation", part)
+        before = sum(len(t.episodes) for t in data)
+        data = curation(data, general_chat()) if name == "mix" else curation(data)
+        work.log(f"curate {name}: {before} -> {sum(len(t.episodes) for t in data)} episodes")
+    work.data = [work.put(data)]
+
+
+async def preflight(work: Work, *, allow: list[str] = []) -> None:
+    """Check the data and refuse what would train something else than was asked for.
+
+    allow: codes of findings that are meant to be so.
+    """
+    check(work, prepare(work, work.read_data()), mode="supervised", allow=allow)
+
+
+async def train(
+    work: Work,
+    *,
+    objective: Annotated[Part, PartName("objectives")] = "likelihood",
+    epochs: int = 1,
+    batch: int = 16,
+    lr: float = 1e-4,
+    schedule: str = "linear",
+    warmup: int = 2,
+    clip: float = 1.0,
+    weight_decay: float = 0.0,
+    micro_tokens: int = 2048,
+    allow: list[str] = [],
+    checkpoint_seconds: float = 60.0,
+) -> None:
+    """Train on the data: every sampled token of the assistant, weight 1 unless it has another.
+
+    objective: what is minimised. epochs, batch: passes over the data, and paths per step.
+    lr, schedule, warmup, clip, weight_decay, micro_tokens: see `etude.training.Learner`.
+    allow: preflight findings that are meant to be so.
+    checkpoint_seconds: time between checkpoints.
+    """
+    from etude.training.learner import Learner, rows
+    from etude.training.offline import offline, steps_of
+
+    data = prepare(work, work.read_data())
+    check(work, data, mode="supervised", allow=allow)
+    steps = steps_of(len(rows(data)), epochs=epochs, batch=batch)
+    learner = work.take(
+        Learner(
+            work.policy, work.build("objectives", objective), weights=work.build("weights", work.recipe["weights"]), lr=lr,
+            schedule=schedule, warmup=warmup, steps=steps, clip=clip, weight_decay=weight_decay, micro_tokens=micro_tokens,
+        )
+    )  # fmt: skip
+    with progress(steps, "train", "steps") as advance:
+        advance(work.step)
+
+        def on_step(step: int, figures: dict[str, float]) -> None:
+            work.directory.metrics.append({"stage": work.name, "step": step, **figures})
+            advance()
+            work.save_if_due(step, checkpoint_seconds)
+
+        offline(learner, data, epochs=epochs, batch=batch, seed=work.seed, start=work.step, on_step=on_step)
+    work.save(steps)
+    work.log(f"train: {steps} steps, {learner.tokens_trained} tokens trained")
+
+
+async def practise(
+    work: Work,
+    *,
+    steps: int = 10,
+    tasks: int = 8,
+    group: int = 4,
+    split: str = "train",
+    scoring: Annotated[list[Part], PartName("scoring")] = ["environment"],
+    credit: Annotated[Part, PartName("credit")] = "group",
+    objective: Annotated[Part, PartName("objectives")] = "clipped",
+    updates: int = 1,
+    lr: float = 1e-5,
+    warmup: int = 0,
+    clip: float = 1.0,
+    temperature: float = 1.0,
+    max_tokens: int = 64,
+    max_turns: int = 8,
+    micro_tokens: int = 2048,
+    checkpoint_seconds: float = 60.0,
+) -> None:
+    """Reinforcement: play groups of episodes, weigh them, take a step, again.
+
+    steps: of practice; each plays `group` episodes of `tasks` tasks of the split.
+    scoring: their sum is an episode's score. credit: scores of a group -> weights. objective: weights -> loss.
+    updates: optimiser steps per set of episodes.
+    lr, warmup, clip, micro_tokens: see `etude.training.Learner`.
+    temperature, max_tokens, max_turns: of the policy's play; max_tokens per turn.
+    checkpoint_seconds: time between checkpoints.
+    """
+    from etude.rollout.collect import collect as play
+    from etude.training.learner import Learner
+    from etude.training.online import online
+
+    scorers = [work.build("scoring", part) for part in scoring]
+    sampling = Sampling(max_tokens, temperature)
+    learner = work.take(
+        Learner(
+            work.policy, work.build("objectives", objective), weights=work.build("weights", work.recipe["weights"]), lr=lr,
+            warmup=warmup, clip=clip, micro_tokens=micro_tokens, max_length=max_tokens * max_turns, temperature=temperature,
+        )
+    )  # fmt: skip
+
+    with progress(steps * tasks * group, "practise", "episodes") as advance:
+        advance(work.step * tasks * group)
+
+        async def round_(step: int) -> list[Trajectory]:
+            return await play(
+                work.policy, draw(work, split, tasks, stream=(work.phase, step)), agent=work.agent, group=group,
+                sampling=sampling, seed=stream_seed(work, step), max_turns=max_turns, scorers=scorers,
+                name=f"{work.name}/{step + 1}/", on_episode=advance,
+            )  # fmt: skip
+
+        def on_step(step: int, figures: dict[str, float], trajectories: list[Trajectory]) -> None:
+            if step == 1:
+                check(work, trajectories, mode="reinforcement", allow=["no_gradient"])
+            work.put(trajectories, f"{step:06d}")
+            work.directory.metrics.append({"stage": work.name, "step": step, **figures})
+            work.save_if_due(step, checkpoint_seconds)
+
+        await online(
+            learner, round_, work.build("credit", credit), steps=steps, start=work.step, updates=updates, on_step=on_step
+        )
+    work.save(steps)
+    work.log(f"practise: {steps} steps, {learner.tokens_trained} tokens trained")
+
+
+async def iterate(
+    work: Work,
+    *,
+    rounds: int = 2,
+    tasks: int = 32,
+    group: int = 4,
+    split: str = "train",
+    keep: Annotated[list[Part], PartName("curation")] = ["success"],
+    objective: Annotated[Part, PartName("objectives")] = "likelihood",
+    epochs: int = 1,
+    batch: int = 16,
+    lr: float = 1e-5,
+    clip: float = 1.0,
+    temperature: float = 1.0,
+    max_tokens: int = 64,
+    max_turns: int = 8,
+    micro_tokens: int = 2048,
+) -> None:
+    """Expert iteration: play a round, keep what is worth imitating, train on it, again.
+
+    rounds: each plays `group` episodes of `tasks` tasks of the split.
+    keep: curation parts that choose what to imitate.
+    objective, epochs, batch, lr, clip, micro_tokens: of each round's training.
+    temperature, max_tokens, max_turns: of the policy's play; max_tokens per turn.
+    """
+    from etude.rollout.collect import collect as play
+    from etude.training.iterated import iterated
+    from etude.training.learner import Learner
+
+    curation = [work.build("curation", part) for part in keep]
+    learner = work.take(
+        Learner(
+            work.policy, work.build("objectives", objective), weights=work.build("weights", work.recipe["weights"]), lr=lr,
+            clip=clip, micro_tokens=micro_tokens, temperature=temperature,
+        )
+    )  # fmt: skip
+
+    def choose(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        kept = list(trajectories)
+        for part in curation:
+            kept = part(kept)
+        return kept
+
+    with progress(rounds * tasks * group, "iterate", "episodes") as advance:
+        advance(work.step * tasks * group)
+
+        async def round_(number: int) -> list[Trajectory]:
+            return await play(
+                work.policy, draw(work, split, tasks, stream=(work.phase, number)), agent=work.agent, group=group,
+                sampling=Sampling(max_tokens, temperature), seed=stream_seed(work, number), max_turns=max_turns,
+                name=f"{work.name}/{number + 1}/", on_episode=advance,
+            )  # fmt: skip
+
+        def on_round(number: int, figures: dict[str, float], trajectories: list[Trajectory]) -> None:
+            work.put(trajectories, f"{number:06d}")
+            work.directory.metrics.append({"stage": work.name, "step": number, **figures})
+            work.save(number)
+            work.stop.check()
+
+        await iterated(
+            learner, round_, choose, rounds=rounds, start=work.step, epochs=epochs, batch=batch, seed=work.seed,
+            on_round=on_round,
+        )  # fmt: skip
+    work.log(f"iterate: {rounds} rounds, {learner.tokens_trained} tokens trained")
+
+
+STAGES: dict[str, Callable[..., Any]] = {
+    "collect": collect,
+    "import": import_,
+    "curate": curate,
+    "preflight": preflight,
+    "train": train,
+    "practise": practise,
+    "iterate": iterate,
+}
+
+
+# -- shared by stages ----------------------------------------------------------------------------------------------
+
+
+def stream_seed(work: Work, step: int) -> int:
+    """A seed for one step of one phase."""
+    return (work.seed * 1009 + work.phase) * 1_000_003 + step
+
+
+def draw(work: Work, split: str, count: int, stream: Any) -> list[Task]:
+    """Tasks of a split: the same recipe, phase and step draw the same ones; none twice while the split is large enough."""
+    import random
+
+    tasks = work.environment.tasks(split)
+    if not tasks:
+        raise RecipeError(f"environment {work.environment.name!r} has no tasks in split {split!r}")
+    rng = random.Random(f"{work.seed} {stream}")
+    places = rng.sample(range(len(tasks)), count) if count <= len(tasks) else rng.choices(range(len(tasks)), k=count)
+    return [tasks[i] for i in places]
+
+
+def prepare(work: Work, data: list[Trajectory]) -> list[Trajectory]:
+    """Give ids to dialogues that have none (imported ones) and weight 1 to paths that carry no weight."""
+    renderer = model_of(work.policy).renderer
+    for trajectory in data:
+        for episode in trajectory.episodes:
+            episode.leaf = renderer.fill(trajectory, episode.leaf)
+        if all(node.weight_T is None for node in trajectory.nodes):
+            trajectory.weigh([1.0] * len(trajectory.episodes))
+    return data
+
+
+def check(work: Work, data: list[Trajectory], *, mode: str, allow: list[str]) -> None:
+    """Preflight: print warnings, raise PreflightError for what must not be trained."""
+    from etude.curation.preflight import preflight as inspect
+
+    try:
+        test = {task.id for task in work.environment.tasks("test")} if work.environment else set()
+    except Exception:  # a world without a test split cannot leak it
+        test = set()
+    findings = inspect(
+        data, work.policy.renderer, test_tasks=test, reward_range=work.environment.reward_range,
+        max_tokens=work.policy.context, mode=mode, allow=[*allow, "pad_is_eos"],  # type: ignore[arg-type]
+    )  # fmt: skip
+    for finding in findings:
+        if finding.severity == "warn":
+            work.log(f"preflight: {finding}")
+    findings.raise_if_any()
+    work.log(f"preflight: {findings.samples} samples pass")
+
+
+def general_chat() -> list[Trajectory]:
+    """General exchanges that come with etude, to mix with agent data; none of them is in the loss report."""
+    from etude.trajectory.formats.base import import_file
+
+    return [replace(t, environment="general", split="train") for t in import_file(GENERAL, "openai").trajectories]

@@ -1,0 +1,176 @@
+"""What the stages of a run share: the parts, the data so far, where a killed run goes on, and what it all cost."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etude.core import recipe as recipes
+from etude.core.progress import Stop
+from etude.core.rundir import RunDirectory
+from etude.protocols import Agent, Environment, Policy
+from etude.trajectory import Trajectory
+from etude.trajectory.store import Store
+
+
+@dataclass
+class Work:
+    """A run while it runs."""
+
+    recipe: dict[str, Any]
+    directory: RunDirectory
+    policy: Any
+    environment: Environment
+    agent: Agent
+    stop: Stop
+    phase: int = 0
+    """Place in the list of phases: the first evaluation, each stage, the last evaluation, the report."""
+    name: str = ""
+    """Of the phase, such as `02-train`; sorts by time and names shards, checkpoints and cost."""
+    step: int = 0
+    """Steps of this phase that a resumed run has behind it."""
+    checkpoint: str = ""
+    """The checkpoint that holds the weights of this moment; '' while they are the base model's."""
+    data: list[str] = field(default_factory=list)
+    """Keys of the shards that make up the data so far."""
+    cost: dict[str, dict[str, float]] = field(default_factory=dict)
+    learner: Any = None
+    _tick: float = field(default_factory=time.monotonic)
+    _counted: dict[str, int] = field(default_factory=dict)
+    _saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def seed(self) -> int:
+        return self.recipe["seed"]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.directory.trajectories)
+
+    def build(self, shelf: str, value: Any, **collaborators: Any) -> Any:
+        """A part as the recipe writes it."""
+        return recipes.build(shelf, value, **collaborators)
+
+    def read_data(self) -> list[Trajectory]:
+        """All trajectories of the data so far."""
+        return list(self.store.read(self.data))
+
+    def put(self, trajectories: Iterable[Trajectory], label: str = "") -> str:
+        """Store trajectories under this phase's name; the same label again replaces them."""
+        return self.store.write(trajectories, "-".join(filter(None, [self.name, label])))
+
+    def log(self, text: str) -> None:
+        """A line for the person who watches and for log.txt."""
+        self.directory.log(text)
+        print(text, file=sys.stderr, flush=True)
+
+    # -- going on after a kill -----------------------------------------------------------------------------------------
+
+    def save(self, step: int, **extra: Any) -> None:
+        """Record that this phase has `step` steps behind it, with the weights as they are."""
+        if self.learner is not None:
+            from etude.training import checkpoint
+
+            name = f"{self.name}-{step:06d}"
+            checkpoint.save(self.learner, self.directory.checkpoints, name)
+            self.checkpoint = name
+        self.step = step
+        self._save_state(**extra)
+
+    def save_if_due(self, step: int, seconds: float) -> None:
+        """`save` when the last one is at least this long ago; then stop, if that was asked for."""
+        if time.monotonic() - self._saved >= seconds or self.stop.requested:
+            self.save(step)
+            self.stop.check()
+
+    def _save_state(self, **extra: Any) -> None:
+        self.count()
+        self.directory.save_state(
+            phase=self.phase,
+            stage=self.name,
+            step=self.step,
+            checkpoint=self.checkpoint,
+            data=self.data,
+            cost=self.cost,
+            **extra,
+        )
+        self._saved = time.monotonic()
+
+    def enter(self, phase: int, name: str) -> None:
+        """Begin a phase, or go on with the one that a killed run was in."""
+        if (phase, name) != (self.phase, self.name):
+            self.phase, self.name, self.step = phase, name, 0
+        self._tick, self._counted = time.monotonic(), self._counters()
+
+    def leave(self) -> None:
+        """End a phase: what it made is on disk, and the next begins after it."""
+        self.learner = None
+        self.phase, self.name, self.step = self.phase + 1, "", 0
+        self._save_state()
+        self.stop.check()
+
+    def take(self, learner: Any) -> Any:
+        """Make this the phase's learner, with its state as it was if the run is being resumed."""
+        from etude.training import checkpoint
+
+        if self.step and self.checkpoint.startswith(self.name):
+            checkpoint.load(learner, self.directory.checkpoints, self.checkpoint)
+        self.learner = learner
+        self._counted = self._counters()
+        return learner
+
+    # -- cost ----------------------------------------------------------------------------------------------------------
+
+    def _counters(self) -> dict[str, int]:
+        generator = getattr(self.policy, "generator", None)
+        counters = generator.counters if generator else None
+        return {
+            "tokens_prefilled": counters.prefilled if counters else 0,
+            "tokens_sampled": counters.sampled if counters else 0,
+            "tokens_trained": self.learner.tokens_trained if self.learner else 0,
+            "tokens_computed": self.learner.tokens_computed if self.learner else 0,
+        }
+
+    def count(self) -> None:
+        """Add what was spent since the last count to this phase's cost.
+
+        FLOPs are counted as 2 per parameter and token read or sampled, 6 per token computed in training (forward and
+        backward), attention left out.
+        """
+        now, counters = time.monotonic(), self._counters()
+        spent = {key: counters[key] - self._counted.get(key, 0) for key in counters}
+        row = self.cost.setdefault(self.name or "end", {})
+        size = sum(p.numel() for p in self.policy.model.parameters()) if hasattr(self.policy, "model") else 0
+        flops = size * (2 * (spent["tokens_prefilled"] + spent["tokens_sampled"]) + 6 * spent.pop("tokens_computed"))
+        for key, value in {"seconds": now - self._tick, "flops": float(flops), **spent}.items():
+            row[key] = row.get(key, 0) + value
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        row["peak_memory_bytes"] = max(row.get("peak_memory_bytes", 0), peak)
+        self._tick, self._counted = now, counters
+
+
+def expert_of(environment: Environment) -> Callable[..., Sequence[Any]]:
+    """The environment's `solve`. Raises EnvironmentFault where it has none."""
+    from etude.core.errors import EnvironmentFault
+
+    solve = getattr(environment, "solve", None)
+    if solve is None:
+        raise EnvironmentFault(f"environment {environment.name!r} has no expert; collect by: policy, or import logs")
+    return solve
+
+
+def model_of(policy: Policy) -> Any:
+    """The policy as a language model with weights. Raises PolicyError for one that has none."""
+    from etude.core.errors import PolicyError
+
+    if not hasattr(policy, "renderer"):
+        raise PolicyError(f"policy {policy.name!r} has no weights or tokenizer here; use policies/local")
+    return policy
+
+
+def final_model(directory: Path) -> Path:
+    """Where a run leaves its tuned model."""
+    return directory / "model"

@@ -1,0 +1,228 @@
+"""Concurrent episodes: policy x agent x environment -> trajectories.
+
+Every episode is a coroutine; those of one task share one trajectory, so that a group's prompt is stored once. An episode
+that fails is kept with the boundary where it failed and has no reward; it never becomes reward 0.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from etude.core.errors import EnvironmentFault, PolicyError, RenderingError
+from etude.protocols import Action, Agent, Policy, Sampling, Scorer, Session, Step, Task
+from etude.rollout.generator import Generator
+from etude.trajectory import Boundary, Episode, Failure, Message, StopReason, Trajectory
+
+
+class _Failed(Exception):
+    """Carries the boundary of a failure up through the agent's loop."""
+
+    def __init__(self, boundary: Boundary, error: Exception):
+        super().__init__(str(error))
+        self.failure = Failure(boundary, f"{type(error).__name__}: {error}")
+
+
+class EpisodeRun:
+    """One episode while it runs; see protocols.Run for what an agent may do with it."""
+
+    def __init__(
+        self, trajectory: Trajectory, policy: Policy, session: Session, episode: Episode, sampling: Sampling, max_turns: int
+    ):
+        self.trajectory, self.policy, self.session, self.episode = trajectory, policy, session, episode
+        self.sampling, self.max_turns = sampling, max_turns
+        self.tools = session.tools
+        self.over = False
+        self.leaf: int | None = None
+        self.rewards: list[float] = []
+
+    def observe(self, *messages: Message) -> None:
+        """Append messages, or go along an existing branch that starts with the same ones."""
+        if self.leaf is None and not self.trajectory.nodes:
+            self.trajectory.tools = list(self.tools)
+        for message in messages:
+            shared = self._shared(message)
+            self.leaf = self.trajectory.add(message, self.leaf) if shared is None else shared
+
+    def _shared(self, message: Message) -> int | None:
+        """A node below the leaf that holds this very message as context, from another episode of the group."""
+        for n, node in enumerate(self.trajectory.nodes):
+            if node.parent == self.leaf and not node.sampled and self.trajectory.messages[node.message] == message:
+                return n
+        return None
+
+    async def act(self, sampling: Sampling | None = None) -> Action:
+        seed = int(np.random.SeedSequence([self.episode.seed, self.episode.turns]).generate_state(1, np.uint64)[0])
+        try:
+            leaf, action = await self.policy.act(self.trajectory, self.leaf, sampling=sampling or self.sampling, seed=seed)
+        except (PolicyError, RenderingError, OSError) as error:
+            raise _Failed(Boundary.MODEL, error) from error
+        if leaf != self.leaf and self.leaf is not None:
+            self.episode.rewritten.append(self.leaf)
+        node: dict[str, Any] = {"version": action.version, "action": action.array}
+        if action.ids_T is not None and action.prompt_ids_T is not None:
+            unsampled = len(action.prompt_ids_T)
+            node["ids_T"] = np.concatenate([action.prompt_ids_T, action.ids_T])
+            node["sampled_T"] = np.arange(len(node["ids_T"])) >= unsampled
+            if action.logprob_T is not None:
+                node["logprob_T"] = np.concatenate([np.full(unsampled, np.nan, np.float32), action.logprob_T])
+        self.leaf = self.trajectory.add(action.message, leaf, **node)
+        self.episode.turns += 1
+        self.episode.tokens_sampled += 0 if action.ids_T is None else len(action.ids_T)
+        if action.truncated:
+            self._end(StopReason.TOKENS)
+        elif self.episode.turns >= self.max_turns:
+            self._end(StopReason.TURNS)
+        return action
+
+    async def step(self, message: Message) -> Step:
+        try:
+            step = await self.session.step(message)
+        except EnvironmentFault as error:
+            boundary = Boundary.TOOL if message.tool_calls else Boundary.ENVIRONMENT
+            raise _Failed(boundary, error) from error
+        except Exception as error:
+            raise _Failed(Boundary.ENVIRONMENT, error) from error
+        if step.reward is not None:
+            self.rewards.append(step.reward)
+            if self.leaf is not None:
+                self.trajectory.nodes[self.leaf].reward = step.reward
+        if step.done:
+            self._end(StopReason.DONE if message.tool_calls else StopReason.ANSWERED)
+        return step
+
+    def _end(self, reason: StopReason) -> None:
+        self.over = True
+        if self.episode.stop is None or reason in (StopReason.DONE, StopReason.ANSWERED):
+            self.episode.stop = reason
+
+
+async def collect(
+    policy: Policy,
+    tasks: Sequence[Task],
+    *,
+    agent: Agent,
+    group: int = 1,
+    sampling: Sampling = Sampling(),
+    seed: int = 0,
+    concurrency: int = 32,
+    max_turns: int = 8,
+    seconds: float = 600.0,
+    scorers: Sequence[Scorer] = (),
+    name: str = "",
+    on_episode: Callable[[], None] = lambda: None,
+) -> list[Trajectory]:
+    """Play `group` episodes of each task; one trajectory per task, in the order of the tasks.
+
+    seed: with the task's place and the episode's number it fixes all that is random.
+    max_turns: most answers of the policy in one episode. seconds: most time of one episode.
+    scorers: their sum is the episode's score; without any, the score is the reward.
+    name: beginning of the trajectories' ids.
+    on_episode: called after each episode, for progress.
+    """
+    attach(policy)
+    room = asyncio.Semaphore(concurrency)
+    trajectories = [
+        Trajectory(
+            id=f"{name}{task.id}" if group == 1 else f"{name}{task.id}*{group}",
+            task=task.id,
+            environment=task.environment.name,
+            split=task.split,
+            meta={"domain": task.domain, "difficulty": task.difficulty, "skills": list(task.skills)}
+            | ({"answer": task.data["answer"]} if "answer" in task.data else {}),
+            episodes=[Episode(leaf=0) for _ in range(group)],
+        )
+        for task in tasks
+    ]
+
+    async def play(t: int, g: int) -> None:
+        episode = trajectories[t].episodes[g]
+        episode.seed = int(np.random.SeedSequence([seed, t, g]).generate_state(1)[0])
+        async with room:
+            await _play(policy, agent, tasks[t], trajectories[t], episode, sampling, max_turns, seconds, scorers)
+        on_episode()
+
+    await asyncio.gather(*(play(t, g) for t in range(len(tasks)) for g in range(group)))
+    return trajectories
+
+
+async def _play(
+    policy: Policy,
+    agent: Agent,
+    task: Task,
+    trajectory: Trajectory,
+    episode: Episode,
+    sampling: Sampling,
+    max_turns: int,
+    seconds: float,
+    scorers: Sequence[Scorer],
+) -> None:
+    generator: Generator | None = getattr(policy, "generator", None)
+    session = task.environment.open()
+    start = time.monotonic()
+    run: EpisodeRun | None = None
+    try:
+        with generator.episode() if generator else contextlib.nullcontext():
+            try:
+                async with asyncio.timeout(seconds):
+                    try:
+                        # every episode of a task starts in the same world: what differs is what the policy samples
+                        first = await session.reset(task, seed=0)
+                    except Exception as error:
+                        raise _Failed(Boundary.ENVIRONMENT, error) from error
+                    run = EpisodeRun(trajectory, policy, session, episode, sampling, max_turns)
+                    try:
+                        await agent(run, first)
+                    except _Failed:
+                        raise
+                    except Exception as error:
+                        raise _Failed(Boundary.AGENT, error) from error
+            except TimeoutError:
+                episode.stop = StopReason.TIME
+                raise _Failed(Boundary.TIME, TimeoutError(f"the episode took over {seconds:g} s")) from None
+        episode.reward = _final_reward(run, session)
+    except _Failed as failed:
+        episode.failure = failed.failure
+        episode.stop = episode.stop or StopReason.FAILED
+    finally:
+        with contextlib.suppress(Exception):  # closing must not hide how the episode went
+            await session.close()
+    episode.leaf = run.leaf if run and run.leaf is not None else _empty_leaf(trajectory)
+    episode.seconds = time.monotonic() - start
+    if episode.failure is None:
+        await _score(trajectory, episode, scorers)
+
+
+def _final_reward(run: EpisodeRun, session: Session) -> float:
+    """Sum of the step rewards; a world that was cut before it judged is asked for its verdict on the state it is in."""
+    if run.rewards:
+        return float(sum(run.rewards))
+    judge = getattr(session, "current_reward", None)
+    return float(judge()) if judge else 0.0
+
+
+def _empty_leaf(trajectory: Trajectory) -> int:
+    """A place for an episode that failed before its first message."""
+    return trajectory.add(Message("system", ""), None)
+
+
+async def _score(trajectory: Trajectory, episode: Episode, scorers: Sequence[Scorer]) -> None:
+    if not scorers:
+        episode.score = episode.reward
+        return
+    try:
+        for scorer in scorers:
+            episode.scores[type(scorer).__name__] = await scorer(trajectory, episode)
+        episode.score = float(sum(episode.scores.values()))
+    except Exception as error:
+        episode.failure = Failure(Boundary.SCORER, f"{type(error).__name__}: {error}")
+
+
+def attach(policy: Any) -> None:
+    """Give a policy that holds a local model its decoder."""
+    if getattr(policy, "model", None) is not None and policy.generator is None:
+        policy.generator = Generator(policy.model, policy.renderer.stop_ids, context=policy.context)
+        policy.generator.decode = policy.renderer.decode

@@ -1,0 +1,290 @@
+"""Weighted trajectories -> changed weights. The learner knows no method: it reads one weight per sampled token.
+
+A step turns trajectories into rows (one per path, each sampled node in exactly one of them), cuts them into micro-batches
+of like length, adds up the objective's gradients in float32 and moves the parameters once. Where the model computes in
+bfloat16, float32 master weights are kept, because updates below bfloat16's resolution would vanish.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from etude.core import parts
+from etude.core.errors import CheckpointError, PartError
+from etude.protocols import Batch, Objective, Weights
+from etude.trajectory import Trajectory
+
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path to train on."""
+
+    ids_P: np.ndarray
+    """int32 [P]"""
+    mask_P: np.ndarray
+    """bool [P]; tokens that carry a weight."""
+    weight_N: np.ndarray
+    """float32 [N]; the weights of the masked tokens."""
+    old_logprob_N: np.ndarray
+    """float32 [N]; as recorded at sampling, NaN where it was not."""
+
+
+def rows(trajectories: Sequence[Trajectory]) -> list[Row]:
+    """The paths that carry weight; a node that several paths share is trained in the first of them alone.
+
+    Its weight is already the sum over its episodes (`Trajectory.weigh`), so this equals training every episode apart.
+    """
+    found: list[Row] = []
+    for trajectory in trajectories:
+        seen: set[int] = set()
+        for episode in trajectory.episodes:
+            for leaf in (*episode.rewritten, episode.leaf):
+                row = _row(trajectory, leaf, seen)
+                if row is not None:
+                    found.append(row)
+    return found
+
+
+def _row(trajectory: Trajectory, leaf: int, seen: set[int]) -> Row | None:
+    ids, weights, logprobs = [], [], []
+    for n in trajectory.path(leaf):
+        node = trajectory.nodes[n]
+        if node.ids_T is None:
+            continue
+        absent_T = np.full(len(node.ids_T), np.nan, np.float32)
+        ids.append(node.ids_T)
+        weights.append(absent_T if node.weight_T is None or n in seen else node.weight_T)
+        logprobs.append(absent_T if node.logprob_T is None else node.logprob_T)
+        seen.add(n)
+    if not ids:
+        return None
+    weight_P = np.concatenate(weights)
+    mask_P = ~np.isnan(weight_P)
+    mask_P[0] = False  # the first token of a context has no probability
+    if not mask_P.any():
+        return None
+    last = int(np.flatnonzero(mask_P)[-1]) + 1  # what follows the last weighted token is never computed
+    ids_P, mask_P, weight_P = np.concatenate(ids)[:last], mask_P[:last], weight_P[:last]
+    return Row(ids_P, mask_P, weight_P[mask_P].astype(np.float32), np.concatenate(logprobs)[:last][mask_P])
+
+
+def micro_batches(batch: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
+    """Rows of like length together, at most `tokens` padded tokens each; longest first, so that memory peaks early."""
+    current: list[Row] = []
+    for row in sorted(batch, key=lambda r: len(r.ids_P), reverse=True):
+        if current and len(current[0].ids_P) * (len(current) + 1) > tokens:
+            yield current
+            current = []
+        current.append(row)
+    if current:
+        yield current
+
+
+class Learner:
+    """Owns what moves: the trainable parameters, their float32 masters and the optimiser."""
+
+    def __init__(
+        self,
+        policy: Any,
+        objective: Objective,
+        *,
+        weights: Weights | str = "full",
+        lr: float = 1e-4,
+        schedule: str = "constant",
+        warmup: int = 0,
+        steps: int = 0,
+        clip: float = 1.0,
+        weight_decay: float = 0.0,
+        micro_tokens: int = 2048,
+        max_length: int = 256,
+        temperature: float = 1.0,
+    ):
+        """policy: one with a `model` and `logprob`, such as `policies/local`.
+
+        weights: a weights part or its name; applied once per policy.
+        lr: AdamW's step size after `warmup` steps; `schedule` (constant, linear, cosine) takes it to zero at `steps`.
+        clip: largest gradient norm; 0 turns clipping off.
+        micro_tokens: padded tokens computed at once.
+        max_length: the constant of Dr. GRPO's normalisation, in tokens.
+        temperature: at which the episodes were sampled.
+        """
+        if schedule not in SCHEDULES:
+            raise PartError(f"learner: schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
+        if not hasattr(policy, "logprob"):
+            raise PartError(f"policy {policy.name!r} has no weights to train; use policies/local")
+        self.policy, self.objective = policy, objective
+        self.lr, self.schedule, self.warmup, self.steps = lr, schedule, warmup, steps
+        self.clip, self.micro_tokens, self.max_length, self.temperature = clip, micro_tokens, max_length, temperature
+        part: Weights = parts.build(f"weights/{weights}") if isinstance(weights, str) else weights
+        prepare(policy, part)
+        # dropout is off (eval mode): the probabilities trained are those that were sampled
+        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
+        exact = all(p.dtype == torch.float32 for p in self.parameters)
+        self.masters = self.parameters if exact else [p.detach().float().clone() for p in self.parameters]
+        self.optimiser = torch.optim.AdamW(self.masters, lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, foreach=True)
+        self.done = 0
+        self.tokens_trained = 0
+        self.tokens_computed = 0
+        self.reference = self._reference() if "reference" in objective.needs else None
+
+    def _reference(self) -> Any:
+        """The model as it is now, to be kept from moving; adapters need no copy, they are switched off instead."""
+        if hasattr(self.policy.model, "disable_adapter"):
+            return None
+        return copy.deepcopy(self.policy.model).requires_grad_(False)
+
+    def step(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
+        """One optimiser step on all that carries weight; figures to log. Without any weight, nothing moves."""
+        return self.step_rows(rows(trajectories))
+
+    def step_rows(self, batch: Sequence[Row]) -> dict[str, float]:
+        """See `step`."""
+        tokens = sum(int(r.mask_P.sum()) for r in batch)
+        figures: dict[str, float] = {"rows": len(batch), "tokens": tokens}
+        if not tokens:
+            return figures | {"loss": 0.0, "gradient_norm": 0.0, "lr": 0.0}
+        total = 0.0
+        gradients = [torch.zeros_like(m) for m in self.masters]
+        for micro in micro_batches(batch, self.micro_tokens):
+            loss, metrics = self.objective(self._batch(micro, tokens, len(batch)))
+            loss.backward()
+            with torch.no_grad():
+                for gradient, parameter in zip(gradients, self.parameters, strict=True):
+                    if parameter.grad is not None:
+                        gradient += parameter.grad.float()
+                        parameter.grad = None
+            total += loss.item()
+            share = sum(int(r.mask_P.sum()) for r in micro) / tokens
+            for name, value in metrics.items():
+                figures[name] = figures.get(name, 0.0) + share * value
+        norm = self._move(gradients)
+        self.tokens_trained += tokens
+        self.tokens_computed += sum(len(r.ids_P) for r in batch)
+        self.policy.changed()
+        return figures | {"loss": total, "gradient_norm": norm, "lr": self.optimiser.param_groups[0]["lr"]}
+
+    def _batch(self, micro: Sequence[Row], tokens: int, sequences: int) -> Batch:
+        ids, masks = [r.ids_P for r in micro], [r.mask_P for r in micro]
+        needs = self.objective.needs
+        logprob_N, entropy_N = self.policy.logprob(ids, masks, temperature=self.temperature, entropy="entropy" in needs)
+        device = logprob_N.device
+        old_N = torch.from_numpy(np.concatenate([r.old_logprob_N for r in micro])).to(device)
+        length_S = torch.tensor([int(m.sum()) for m in masks], device=device)
+        return Batch(
+            logprob_N=logprob_N,
+            weight_N=torch.from_numpy(np.concatenate([r.weight_N for r in micro])).to(device),
+            old_logprob_N=torch.where(old_N.isnan(), logprob_N.detach(), old_N),
+            sequence_N=torch.repeat_interleave(torch.arange(len(micro), device=device), length_S),
+            length_S=length_S,
+            tokens=tokens,
+            sequences=sequences,
+            max_length=self.max_length,
+            reference_logprob_N=self._reference_logprob(ids, masks) if "reference" in needs else None,
+            entropy_N=entropy_N,
+        )
+
+    @torch.no_grad()
+    def _reference_logprob(self, ids: list[np.ndarray], masks: list[np.ndarray]) -> torch.Tensor:
+        if self.reference is None:
+            with self.policy.adapters_off():
+                return self.policy.logprob(ids, masks, temperature=self.temperature)[0]
+        tuned, self.policy.model = self.policy.model, self.reference
+        try:
+            return self.policy.logprob(ids, masks, temperature=self.temperature)[0]
+        finally:
+            self.policy.model = tuned
+
+    @torch.no_grad()
+    def _move(self, gradients: list[torch.Tensor]) -> float:
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise PartError(f"the gradient at step {self.done + 1} is {norm.item()}; lower lr (now {self.lr:g}) or the weights")
+        if self.clip and norm > self.clip:
+            torch._foreach_mul_(gradients, self.clip / (norm.item() + 1e-6))
+        for master, gradient in zip(self.masters, gradients, strict=True):
+            master.grad = gradient
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.lr * self._share()
+        self.optimiser.step()
+        for master, parameter in zip(self.masters, self.parameters, strict=True):
+            master.grad = None
+            if master is not parameter:
+                parameter.copy_(master)
+        self.done += 1
+        return norm.item()
+
+    def _share(self) -> float:
+        """Share of `lr` for the step about to be made."""
+        if self.done < self.warmup:
+            return (self.done + 1) / self.warmup
+        if self.schedule == "constant" or not self.steps:
+            return 1.0
+        left = max(0.0, 1 - (self.done - self.warmup) / max(1, self.steps - self.warmup))
+        return left if self.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+    # -- checkpoint: safetensors and a small JSON state ---------------------------------------------------------------
+
+    def save(self, directory: Path) -> None:
+        """Write all that the next step depends on. Atomicity is the caller's (`training.checkpoint`)."""
+        from safetensors.torch import save_file
+
+        counts = [self.done, self.tokens_trained, self.tokens_computed, self.policy.version]
+        state: dict[str, torch.Tensor] = {"counts": torch.tensor(counts)}
+        for i, master in enumerate(self.masters):
+            state[f"parameter.{i}"] = master.detach()
+            for name, value in self.optimiser.state.get(master, {}).items():
+                state[f"{name}.{i}"] = value
+        save_file({k: v.contiguous() for k, v in state.items()}, directory / "learner.safetensors")
+
+    @torch.no_grad()
+    def load(self, directory: Path) -> None:
+        """Raises CheckpointError when the file is absent or belongs to other weights."""
+        state = _read(directory, len(self.masters))
+        self.done, self.tokens_trained, self.tokens_computed = (int(v) for v in state["counts"][:3])
+        for i, (master, parameter) in enumerate(zip(self.masters, self.parameters, strict=True)):
+            master.copy_(state[f"parameter.{i}"])
+            parameter.copy_(master)
+            kept = {n: state[f"{n}.{i}"] for n in ("step", "exp_avg", "exp_avg_sq") if f"{n}.{i}" in state}
+            if kept:
+                self.optimiser.state[master] = kept
+        self.policy.changed()
+        self.policy.version = int(state["counts"][3])
+
+
+@torch.no_grad()
+def load_weights(policy: Any, weights: Weights, directory: Path) -> None:
+    """Give a freshly loaded policy the weights of a checkpoint, for stages that do not train."""
+    prepare(policy, weights)
+    parameters = [p for p in policy.model.parameters() if p.requires_grad]
+    state = _read(directory, len(parameters))
+    for i, parameter in enumerate(parameters):
+        parameter.copy_(state[f"parameter.{i}"])
+    policy.changed()
+    policy.version = int(state["counts"][3])
+
+
+def prepare(policy: Any, weights: Weights) -> None:
+    """Let a weights part choose what moves, once per policy."""
+    if not getattr(policy, "prepared", False):
+        policy.model = weights.prepare(policy.model)
+        policy.prepared = True
+
+
+def _read(directory: Path, parameters: int) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    file = directory / "learner.safetensors"
+    if not file.exists():
+        raise CheckpointError(f"no {file}; the checkpoint is incomplete, delete {directory} to fall back to an earlier one")
+    state = load_file(file)
+    if f"parameter.{parameters - 1}" not in state or f"parameter.{parameters}" in state:
+        raise CheckpointError(f"{file} holds other weights than the {parameters} trained here; same recipe?")
+    return state

@@ -1,0 +1,40 @@
+"""The offline loop: fixed trajectories, several passes."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from etude.training.learner import Learner, rows
+from etude.trajectory import Trajectory
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+def steps_of(samples: int, *, epochs: int, batch: int) -> int:
+    """Optimiser steps that `offline` will make."""
+    return epochs * -(-samples // batch)
+
+
+def offline(
+    learner: Learner,
+    trajectories: Sequence[Trajectory],
+    *,
+    epochs: int = 1,
+    batch: int = 16,
+    seed: int = 0,
+    start: int = 0,
+    on_step: Report = lambda step, figures: None,
+) -> None:
+    """Train on every weighted path once per epoch, in an order fixed by `seed`.
+
+    batch: paths per optimiser step.
+    start: steps already made; the run goes on as if it had not stopped.
+    on_step: called after each step with its number, from 1, and its figures.
+    """
+    samples = rows(trajectories)
+    per_epoch = steps_of(len(samples), epochs=1, batch=batch)
+    for step in range(start, epochs * per_epoch):
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(len(samples))
+        chosen = order[place * batch : (place + 1) * batch]
+        on_step(step + 1, learner.step_rows([samples[i] for i in chosen]) | {"epoch": epoch + 1})

@@ -1,0 +1,30 @@
+"""The environment's reward, as it is."""
+
+import math
+
+import pytest
+
+from etude.core.errors import ScoreError
+from etude.scoring.base import checked
+from etude.scoring.environment import environment
+
+
+async def test_the_reward_is_passed_on(told):
+    assert await told(environment(), "done", reward=-3.5) == -3.5
+    assert environment().range == (-math.inf, math.inf)
+
+
+async def test_no_reward_is_an_error_and_not_zero(told):
+    with pytest.raises(ScoreError, match=r"t7.*gave no reward"):
+        await told(environment(), "done")
+
+
+async def test_a_declared_range_catches_a_reward_outside_it(told):
+    scorer = environment(low=0.0, high=1.0)
+
+    async def guarded(trajectory, episode):
+        return await checked(scorer, trajectory, episode)
+
+    assert await told(guarded, "done", reward=1.0) == 1.0
+    with pytest.raises(ScoreError, match=r"gave 1\.5.*\[0\.0, 1\.0\]"):
+        await told(guarded, "done", reward=1.5)
