@@ -243,8 +243,10 @@ class Batch:
 class Objective(Protocol):
     """A batch -> a scalar loss to minimise, and figures to log."""
 
-    needs: frozenset[str]
-    """Of `reference`, `entropy`: what the learner must compute for it."""
+    @property
+    def needs(self) -> frozenset[str]:
+        """Of `reference`, `entropy`: what the learner must compute for it."""
+        ...
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]: ...
 

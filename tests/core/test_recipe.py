@@ -309,6 +309,19 @@ def test_baseline_changes_every_stage_that_sets_the_option(file: Path):
     assert loaded.data["stages"][2]["practise"]["scoring"] == ["environment", "exact"]
 
 
+def test_several_baselines_have_labels(file: Path):
+    loaded = recipe.load(file, ["evidence.against={plain: {scoring: [f1]}, easy: {environment.difficulty: 1, seed: 9}}"])
+    plain, easy = recipe.baselines(loaded).values()
+    assert list(recipe.baselines(loaded)) == ["plain", "easy"]
+    assert plain.data["stages"][2]["practise"]["scoring"] == ["f1"]
+    assert plain.data["environment"] == loaded.data["environment"]
+    assert easy.data["environment"] == {"yard": {"difficulty": 1}}
+    assert easy.data["stages"] == loaded.data["stages"]
+    assert recipe.baseline(loaded).data == plain.data
+    with pytest.raises(RecipeError, match=r"evidence.against.plain.scorin: no stage sets 'scorin'\ndid you mean"):
+        recipe.baselines(recipe.load(file, ["evidence.against={plain: {scorin: [f1]}}"]))
+
+
 def test_baseline_that_changes_nothing_is_refused(file: Path):
     with pytest.raises(RecipeError, match=r"evidence.against.scorin: no stage sets 'scorin'\ndid you mean 'scoring'"):
         recipe.baseline(recipe.load(file, ["evidence.against={scorin: [f1]}"]))

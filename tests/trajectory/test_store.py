@@ -245,6 +245,25 @@ def test_damaged_and_foreign_shards_are_named(tmp_path):
         len(store)
 
 
+def test_no_flipped_byte_goes_unnoticed(tmp_path):
+    """Of the data: what lies behind it describes the columns, and may hold bytes that nobody needs."""
+    store = Store(tmp_path)
+    batch = [sample("a"), sample("b")]
+    store.write(batch, "k")
+    whole = (tmp_path / "k.parquet").read_bytes()
+    end = len(whole) - int.from_bytes(whole[-8:-4], "little") - 8
+    noticed = 0
+    for at in range(4, end, 53):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x10
+        (tmp_path / "k.parquet").write_bytes(damaged)
+        try:
+            assert exact(list(store.read())) == exact(batch)
+        except TrajectoryError:
+            noticed += 1
+    assert noticed > 20
+
+
 # -- readers that know nothing of etude --------------------------------------------------------------------------------
 
 

@@ -142,7 +142,7 @@ def preflight(recipe: Recipe, *, show: int | None = None) -> "Checked":
             raise RecipeError(f"recipe {recipe.file.name!r} has no data before its first training: nothing to check")
         findings = inspect(
             data, work.policy.renderer, test_tasks={t.id for t in work.environment.tasks("test")},
-            reward_range=work.environment.reward_range, max_tokens=work.policy.context, allow=["pad_is_eos"],
+            reward_range=work.environment.reward_range, max_tokens=work.policy.context,
         )  # fmt: skip
         drawn = ""
         if show is not None:

@@ -55,11 +55,7 @@ async def collect(
             )  # fmt: skip
         else:
             raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
-    if hasattr(work.policy, "renderer"):
-        for trajectory in made:
-            for episode in trajectory.episodes:
-                episode.leaf = work.policy.renderer.fill(trajectory, episode.leaf)
-    key = work.put(made)
+    key = work.put(fill(work, made))
     if keep:
         work.data.append(key)
     good = sum(e.reward == work.environment.reward_range[1] for t in made for e in t.episodes)
@@ -83,12 +79,12 @@ async def curate(work: Work, *, keep: Annotated[list[Part], PartName("curation")
 
     keep: curation parts in their order; `mix` gets general chat data that comes with etude.
     """
-    data = work.read_data()
+    data = fill(work, work.read_data())
     for part in keep:
         name = part if isinstance(part, str) else next(iter(part))
         curation = work.build("curation", part)
         before = sum(len(t.episodes) for t in data)
-        data = curation(data, general_chat()) if name == "mix" else curation(data)
+        data = fill(work, curation(data, general_chat()) if name == "mix" else curation(data))
         work.log(f"curate {name}: {before} -> {sum(len(t.episodes) for t in data)} episodes")
     work.data = [work.put(data)]
 
@@ -148,6 +144,10 @@ async def train(
     work.log(f"train: {steps} steps, {learner.tokens_trained} tokens trained")
 
 
+class _Moved(Exception):
+    """The guard of `practise` says that it is enough."""
+
+
 async def practise(
     work: Work,
     *,
@@ -159,6 +159,7 @@ async def practise(
     credit: Annotated[Part, PartName("credit")] = "group",
     objective: Annotated[Part, PartName("objectives")] = "clipped",
     updates: int = 1,
+    guard: float = 0.0,
     lr: float = 1e-5,
     warmup: int = 0,
     clip: float = 1.0,
@@ -173,10 +174,13 @@ async def practise(
     steps: of practice; each plays `group` episodes of `tasks` tasks of the split.
     scoring: their sum is an episode's score. credit: scores of a group -> weights. objective: weights -> loss.
     updates: optimiser steps per set of episodes.
+    guard: end the stage when the policy is this far, in nats per token, from the one that played the first step; the
+        distance is the forward KL on those episodes, which foretells forgetting (see `evaluation.razor`). 0: no guard.
     lr, warmup, clip, micro_tokens: see `etude.training.Learner`.
     temperature, max_tokens, max_turns: of the policy's play; max_tokens per turn.
     checkpoint_seconds: time between checkpoints.
     """
+    from etude.evaluation.razor import forward_kl
     from etude.rollout.collect import collect as play
     from etude.training.learner import Learner
     from etude.training.online import online
@@ -190,10 +194,15 @@ async def practise(
         )
     )  # fmt: skip
 
+    moved: list[float] = []
     with progress(steps * tasks * group, "practise", "episodes") as advance:
         advance(work.step * tasks * group)
 
         async def round_(step: int) -> list[Trajectory]:
+            if guard and step:
+                moved.append(await forward_kl(work.policy, list(work.store.read([f"{work.name}-000001"]))))
+                if moved[-1] > guard:
+                    raise _Moved
             return await play(
                 work.policy, draw(work, split, tasks, stream=(work.phase, step)), agent=work.agent, group=group,
                 sampling=sampling, seed=stream_seed(work, step), max_turns=max_turns, scorers=scorers,
@@ -204,12 +213,16 @@ async def practise(
             if step == 1:
                 check(work, trajectories, mode="reinforcement", allow=["no_gradient"])
             work.put(trajectories, f"{step:06d}")
-            work.directory.metrics.append({"stage": work.name, "step": step, **figures})
+            distance = {"kl": moved[-1]} if moved else {}
+            work.directory.metrics.append({"stage": work.name, "step": step, **figures, **distance})
             work.save_if_due(step, checkpoint_seconds)
 
-        await online(
-            learner, round_, work.build("credit", credit), steps=steps, start=work.step, updates=updates, on_step=on_step
-        )
+        try:
+            await online(
+                learner, round_, work.build("credit", credit), steps=steps, start=work.step, updates=updates, on_step=on_step
+            )
+        except _Moved:
+            work.log(f"practise: stopped by its guard, {moved[-1]:.3f} nats per token from the policy it began with")
     work.save(steps)
     work.log(f"practise: {steps} steps, {learner.tokens_trained} tokens trained")
 
@@ -311,12 +324,19 @@ def draw(work: Work, split: str, count: int, stream: Any) -> list[Task]:
     return [tasks[i] for i in places]
 
 
+def fill(work: Work, data: list[Trajectory]) -> list[Trajectory]:
+    """Give ids to dialogues that have none, where the policy has a tokenizer here."""
+    if hasattr(work.policy, "renderer"):
+        for trajectory in data:
+            for episode in trajectory.episodes:
+                episode.leaf = work.policy.renderer.fill(trajectory, episode.leaf)
+    return data
+
+
 def prepare(work: Work, data: list[Trajectory]) -> list[Trajectory]:
     """Give ids to dialogues that have none (imported ones) and weight 1 to paths that carry no weight."""
-    renderer = model_of(work.policy).renderer
-    for trajectory in data:
-        for episode in trajectory.episodes:
-            episode.leaf = renderer.fill(trajectory, episode.leaf)
+    model_of(work.policy)
+    for trajectory in fill(work, data):
         if all(node.weight_T is None for node in trajectory.nodes):
             trajectory.weigh([1.0] * len(trajectory.episodes))
     return data
@@ -332,7 +352,7 @@ def check(work: Work, data: list[Trajectory], *, mode: str, allow: list[str]) ->
         test = set()
     findings = inspect(
         data, work.policy.renderer, test_tasks=test, reward_range=work.environment.reward_range,
-        max_tokens=work.policy.context, mode=mode, allow=[*allow, "pad_is_eos"],  # type: ignore[arg-type]
+        max_tokens=work.policy.context, mode=mode, allow=allow,  # type: ignore[arg-type]
     )  # fmt: skip
     for finding in findings:
         if finding.severity == "warn":

@@ -107,7 +107,9 @@ class Work:
 
     def leave(self) -> None:
         """End a phase: what it made is on disk, and the next begins after it."""
+        self.count()
         self.learner = None
+        self._counted = self._counters()
         self.phase, self.name, self.step = self.phase + 1, "", 0
         self._save_state()
         self.stop.check()
@@ -140,9 +142,11 @@ class Work:
         FLOPs are counted as 2 per parameter and token read or sampled, 6 per token computed in training (forward and
         backward), attention left out.
         """
+        if not self.name:  # between two phases nothing is spent
+            return
         now, counters = time.monotonic(), self._counters()
         spent = {key: counters[key] - self._counted.get(key, 0) for key in counters}
-        row = self.cost.setdefault(self.name or "end", {})
+        row = self.cost.setdefault(self.name, {})
         size = sum(p.numel() for p in self.policy.model.parameters()) if hasattr(self.policy, "model") else 0
         flops = size * (2 * (spent["tokens_prefilled"] + spent["tokens_sampled"]) + 6 * spent.pop("tokens_computed"))
         for key, value in {"seconds": now - self._tick, "flops": float(flops), **spent}.items():

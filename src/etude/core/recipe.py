@@ -314,26 +314,44 @@ def resolve(recipe: Recipe, stages: Stages) -> dict[str, Any]:
 
 
 def baseline(recipe: Recipe) -> Recipe:
-    """The recipe that `evidence.against` describes: what the measured recipe has to beat.
+    """The recipe that `evidence.against` describes; the first, where it describes several. See `baselines`."""
+    return next(iter(baselines(recipe).values()))
 
-    A key of `against` is a top-level key, a path such as `stages[2].credit`, or the bare name of an option, which is
-    then changed in every stage that sets it. Raises RecipeError where a bare name is set by no stage.
+
+def baselines(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipes that `evidence.against` describes, by label: what the measured recipe has to beat.
+
+    `against` maps labels to changes, or holds the changes of a single one, which is then labelled `baseline`. A change's
+    key is a top-level key, a path such as `stages[2].credit`, or the bare name of an option, which is then changed in
+    every stage that sets it. Raises RecipeError where a bare name is set by no stage.
     """
     against = recipe.data["evidence"].get("against", {})
     if not isinstance(against, dict) or not against:
         hint = "write  against: {scoring: [environment]}"
         raise _error(recipe, "evidence.against", f"{against!r} changes nothing", hint)
+    options = {name for stage in recipe.data["stages"] for given in stage.values() for name in given}
+
+    def changes(key: Any) -> bool:
+        return key in DEFAULTS or key in options or len(_keys(str(key))) > 1
+
+    if any(map(changes, against)) or not all(isinstance(value, dict) and value for value in against.values()):
+        return {"baseline": _changed(recipe, "evidence.against", against, options)}
+    return {
+        str(label): _changed(recipe, f"evidence.against.{label}", value, options) for label, value in against.items()
+    }
+
+
+def _changed(recipe: Recipe, place: str, changes: Mapping[str, Any], options: Iterable[str]) -> Recipe:
     other = Recipe(recipe.name, recipe.file, copy.deepcopy(recipe.data))
-    for key, value in against.items():
+    for key, value in changes.items():
         if key in DEFAULTS or len(_keys(key)) > 1:
             _set(other, key, copy.deepcopy(value))
             continue
-        setting = [options for stage in other.data["stages"] for options in stage.values() if key in options]
+        setting = [given for stage in other.data["stages"] for given in stage.values() if key in given]
         if not setting:
-            options = {name for stage in other.data["stages"] for given in stage.values() for name in given}
-            raise _error(recipe, f"evidence.against.{key}", f"no stage sets {key!r}", _closest(key, options))
-        for options in setting:
-            options[key] = copy.deepcopy(value)
+            raise _error(recipe, f"{place}.{key}", f"no stage sets {key!r}", _closest(key, options))
+        for given in setting:
+            given[key] = copy.deepcopy(value)
     return other
 
 

@@ -3,11 +3,12 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from etude.core.errors import CreditError
-from etude.trajectory import Trajectory
+from etude.trajectory import Node, Trajectory
 
 log = logging.getLogger("etude.curation")
 
@@ -60,3 +61,14 @@ def split_episodes(trajectory: Trajectory) -> list[Trajectory]:
         keep_episodes(trajectory, np.arange(len(trajectory.episodes)) == g) for g in range(len(trajectory.episodes))
     ]
     return [dataclasses.replace(t, id=f"{trajectory.id}/{g}") for g, t in enumerate(alone) if t is not None]
+
+
+def untokenised(trajectory: Trajectory) -> Trajectory:
+    """The same dialogues as text alone: whoever edits the prompt or an answer takes away the tokens that said it."""
+    bare = [Node(node.parent, node.message, reward=node.reward, scores=node.scores) for node in trajectory.nodes]
+    return dataclasses.replace(trajectory, nodes=bare)
+
+
+def value_of(trajectory: Trajectory, key: str) -> Any:
+    """`task`, `environment` or `split` of a trajectory, or what its meta holds under another key; None for nothing."""
+    return getattr(trajectory, key) if key in ("task", "environment", "split") else trajectory.meta.get(key)

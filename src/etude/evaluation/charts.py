@@ -1,7 +1,7 @@
 """Charts as inline SVG: bars with intervals, learning curves, an interval in a table row, gain against loss.
 
-Colours come from the page's classes, so that a chart works in light and dark. Every text is escaped. Widths are those of a
-narrow telephone; the page scales them.
+Colours come from the page's classes, so that a chart works in light and dark. Every text is escaped. Widths are those
+of a narrow telephone; the page scales them.
 """
 
 import math
@@ -176,7 +176,7 @@ def scatter(points: Sequence[tuple[float, float, float, float, float, str, str]]
     points: (gain, low, high, loss, cost, style, title): gain in points, loss in tolerances, cost in any unit. Runs are
     numbered in the order given.
     """
-    width, height, left, right, top, bottom = 560.0, 400.0, 52.0, 20.0, 16.0, 44.0
+    width, height, left, right, top, bottom = 460.0, 340.0, 42.0, 20.0, 30.0, 44.0
     y_ticks = ticks(min(0.0, *(p[1] for p in points)), max(10.0, *(p[2] for p in points)), 5)
     x_ticks = ticks(min(0.0, *(p[3] for p in points)), max(1.5, *(p[3] for p in points)) * 1.05, 5)
 
@@ -195,12 +195,12 @@ def scatter(points: Sequence[tuple[float, float, float, float, float, str, str]]
     body.append(line(x_of(1), top, x_of(1), height - bottom, "limit"))
     body.append(text(x_of(1) + 5, top + 13, "beyond tolerance", "tick"))
     body.append(text(left, height - 6, "worst loss, in multiples of its tolerance →", "name"))
-    body.append(text(left + 6, top + 13, "↑ gain in success, points", "name"))
+    body.append(text(4, 14, "↑ gain in success, points", "name"))
     most = max((p[4] for p in points), default=0) or 1
     for n, (gain, low, high, loss, cost, style, title) in sorted(enumerate(points), key=lambda p: -p[1][4]):
         x, y = x_of(loss), y_of(gain)
         body.append(line(x, y_of(low), x, y_of(high), f"whisker {style}"))
-        body.append(circle(x, y, 8 + 18 * math.sqrt(cost / most), f"run {style}", title))
+        body.append(circle(x, y, 7 + 8 * math.sqrt(cost / most), f"run {style}", title))
         body.append(text(x, y + 4.5, str(n + 1), "number", "middle"))
     told = "; ".join(f"{n + 1}: {p[6]}" for n, p in enumerate(points))
     return svg(width, height, body, f"Gain against loss. {told}", "chart wide")

@@ -1,9 +1,9 @@
 """Runs on one page: what each gained, what it lost, what it cost.
 
-Gain is the difference of the primary success; loss is the worst loss row in units of its tolerance (1 is where it starts to
-count). Gains can only be compared on the same tasks: runs that were measured on different ones are refused, unless the tasks
-that all of them share are asked for, and then every gain, interval and verdict is computed anew on those.
-"""
+Gain is the difference of the primary success; loss is the worst loss row in units of its tolerance (1 is where it
+starts to count). Gains can only be compared on the same tasks: runs that were measured on different ones are refused,
+unless the tasks that all of them share are asked for, and then every gain, interval and verdict is computed anew on
+those."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,8 +78,8 @@ def compare(run_directories: Sequence[str | Path], *, common: bool = False) -> C
     """Read the report.json of each run and put them side by side.
 
     common: compare on the tasks that all runs share, where they were not measured on the same ones.
-    Raises EtudeError, naming a task, when the runs' held-out tasks differ and `common` is not set, when they share none,
-    or when success means another threshold; FormatError for a directory without a readable report.
+    Raises EtudeError, naming a task, when the runs' held-out tasks differ and `common` is not set, or they share none;
+    EtudeError when success means another threshold; FormatError for a directory without a readable report.
     """
     if not run_directories:
         raise EtudeError("no runs to compare; give the directories of at least one")
@@ -117,8 +117,8 @@ def _shared(reports: Sequence[Report], names: Sequence[str], common: bool) -> tu
         if not common or not ids:
             what = "they share none" if not ids else f"they share {len(ids)}; --common compares on those"
             raise EtudeError(
-                f"{name}: {first_run} was measured on {len(first)} tasks and {other[1]} on {len(other[0])}, and not on the "
-                f"same ones (task {task!r} is on one side only); {what}"
+                f"{name}: {first_run} was measured on {len(first)} tasks, {other[1]} on {len(other[0])}, and not "
+                f"on the same ones (task {task!r} is on one side only); {what}"
             )
         shared[name] = ids
         sizes = ", ".join(str(len(items)) for items, _ in having)

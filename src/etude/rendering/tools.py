@@ -2,8 +2,8 @@
 
 The fallback, in the notation of the Hermes function-calling models: the system message ends with one line per tool (a
 typed signature and what it does); a call is `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` in the
-assistant's text; results come back as user messages, each a `<tool_response>` block. One signature line costs a fifth of the
-tokens of the same tool's JSON schema, which matters to a small model on a CPU.
+assistant's text; results come back as user messages, each a `<tool_response>` block. One signature line costs a fifth
+of the tokens of the same tool's JSON schema, which matters to a small model on a CPU.
 """
 
 import json
@@ -53,8 +53,8 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def call_text(call: ToolCall) -> str:
-    """A call as the assistant writes it."""
-    body = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+    """A call as the assistant writes it; an argument that holds a closing tag does not end the call."""
+    body = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False).replace("</", "<\\/")
     return f"<tool_call>{body}</tool_call>"
 
 
@@ -78,7 +78,8 @@ def as_plain_chat(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) 
 def parse(text: str) -> tuple[Message, str]:
     """Read an assistant's text: the message, and what is wrong with its calls in words that say how to mend them.
 
-    Content around the calls is kept. A last call may lack its closing tag if its JSON is whole.
+    Content around the calls is kept, and so is the text of a call that cannot be read. A last call may lack its closing
+    tag if its JSON is whole.
 
     >>> parse('Sure. <tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>')[0].tool_calls[0].arguments
     {'x': 1}
@@ -87,13 +88,16 @@ def parse(text: str) -> tuple[Message, str]:
     """
     calls: list[ToolCall] = []
     problems: list[str] = []
-    for number, match in enumerate(CALL.finditer(text), 1):
-        call = _read_call(match[1], number)
+
+    def read(match: re.Match[str]) -> str:
+        call = _read_call(match[1], len(calls) + len(problems) + 1)
         if isinstance(call, ToolCall):
             calls.append(call)
-        else:
-            problems.append(call)
-    content = CALL.sub("", text).strip()
+            return ""
+        problems.append(call)
+        return match[0]
+
+    content = CALL.sub(read, text).strip()
     return Message("assistant", content, tuple(calls)), "; ".join(problems)
 
 

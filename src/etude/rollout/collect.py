@@ -1,18 +1,19 @@
 """Concurrent episodes: policy x agent x environment -> trajectories.
 
-Every episode is a coroutine; those of one task share one trajectory, so that a group's prompt is stored once. An episode
-that fails is kept with the boundary where it failed and has no reward; it never becomes reward 0.
+Every episode is a coroutine; those of one task share one trajectory, so that a group's prompt is stored once. An
+episode that fails is kept with the boundary where it failed and has no reward; it never becomes reward 0.
 """
 
 import asyncio
 import contextlib
+import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from etude.core.errors import EnvironmentFault, PolicyError, RenderingError
+from etude.core.errors import EnvironmentFault
 from etude.protocols import Action, Agent, Policy, Sampling, Scorer, Session, Step, Task
 from etude.rollout.generator import Generator
 from etude.trajectory import Boundary, Episode, Failure, Message, StopReason, Trajectory
@@ -26,11 +27,28 @@ class _Failed(Exception):
         self.failure = Failure(boundary, f"{type(error).__name__}: {error}")
 
 
+@contextlib.contextmanager
+def _boundary(boundary: Boundary) -> Iterator[None]:
+    """What goes wrong inside is a failure at this boundary, unless one further in has claimed it."""
+    try:
+        yield
+    except _Failed:
+        raise
+    except Exception as error:
+        raise _Failed(boundary, error) from error
+
+
 class EpisodeRun:
     """One episode while it runs; see protocols.Run for what an agent may do with it."""
 
     def __init__(
-        self, trajectory: Trajectory, policy: Policy, session: Session, episode: Episode, sampling: Sampling, max_turns: int
+        self,
+        trajectory: Trajectory,
+        policy: Policy,
+        session: Session,
+        episode: Episode,
+        sampling: Sampling,
+        max_turns: int,
     ):
         self.trajectory, self.policy, self.session, self.episode = trajectory, policy, session, episode
         self.sampling, self.max_turns = sampling, max_turns
@@ -56,10 +74,9 @@ class EpisodeRun:
 
     async def act(self, sampling: Sampling | None = None) -> Action:
         seed = int(np.random.SeedSequence([self.episode.seed, self.episode.turns]).generate_state(1, np.uint64)[0])
-        try:
-            leaf, action = await self.policy.act(self.trajectory, self.leaf, sampling=sampling or self.sampling, seed=seed)
-        except (PolicyError, RenderingError, OSError) as error:
-            raise _Failed(Boundary.MODEL, error) from error
+        sampling = sampling or self.sampling
+        with _boundary(Boundary.MODEL):
+            leaf, action = await self.policy.act(self.trajectory, self.leaf, sampling=sampling, seed=seed)
         if leaf != self.leaf and self.leaf is not None:
             self.episode.rewritten.append(self.leaf)
         node: dict[str, Any] = {"version": action.version, "action": action.array}
@@ -69,6 +86,8 @@ class EpisodeRun:
             node["sampled_T"] = np.arange(len(node["ids_T"])) >= unsampled
             if action.logprob_T is not None:
                 node["logprob_T"] = np.concatenate([np.full(unsampled, np.nan, np.float32), action.logprob_T])
+        if action.problem:
+            node["scores"] = {"malformed": 1.0}
         self.leaf = self.trajectory.add(action.message, leaf, **node)
         self.episode.turns += 1
         self.episode.tokens_sampled += 0 if action.ids_T is None else len(action.ids_T)
@@ -79,13 +98,13 @@ class EpisodeRun:
         return action
 
     async def step(self, message: Message) -> Step:
-        try:
-            step = await self.session.step(message)
-        except EnvironmentFault as error:
-            boundary = Boundary.TOOL if message.tool_calls else Boundary.ENVIRONMENT
-            raise _Failed(boundary, error) from error
-        except Exception as error:
-            raise _Failed(Boundary.ENVIRONMENT, error) from error
+        with _boundary(Boundary.ENVIRONMENT):
+            try:
+                step = await self.session.step(message)
+            except EnvironmentFault as error:
+                if message.tool_calls:
+                    raise _Failed(Boundary.TOOL, error) from error
+                raise
         if step.reward is not None:
             self.rewards.append(step.reward)
             if self.leaf is not None:
@@ -96,7 +115,7 @@ class EpisodeRun:
 
     def _end(self, reason: StopReason) -> None:
         self.over = True
-        if self.episode.stop is None or reason in (StopReason.DONE, StopReason.ANSWERED):
+        if self.episode.stop is not StopReason.TOKENS or reason is StopReason.DONE:  # half an answer is none
             self.episode.stop = reason
 
 
@@ -161,47 +180,43 @@ async def _play(
     scorers: Sequence[Scorer],
 ) -> None:
     generator: Generator | None = getattr(policy, "generator", None)
-    session = task.environment.open()
     start = time.monotonic()
+    session: Session | None = None
     run: EpisodeRun | None = None
     try:
         with generator.episode() if generator else contextlib.nullcontext():
-            try:
-                async with asyncio.timeout(seconds):
-                    try:
-                        # every episode of a task starts in the same world: what differs is what the policy samples
-                        first = await session.reset(task, seed=0)
-                    except Exception as error:
-                        raise _Failed(Boundary.ENVIRONMENT, error) from error
-                    run = EpisodeRun(trajectory, policy, session, episode, sampling, max_turns)
-                    try:
-                        await agent(run, first)
-                    except _Failed:
-                        raise
-                    except Exception as error:
-                        raise _Failed(Boundary.AGENT, error) from error
-            except TimeoutError:
-                episode.stop = StopReason.TIME
-                raise _Failed(Boundary.TIME, TimeoutError(f"the episode took over {seconds:g} s")) from None
-        episode.reward = _final_reward(run, session)
+            async with asyncio.timeout(seconds):
+                with _boundary(Boundary.ENVIRONMENT):
+                    session = task.environment.open()
+                    # every episode of a task starts in the same world: what differs is what the policy samples
+                    first = await session.reset(task, seed=0)
+                run = EpisodeRun(trajectory, policy, session, episode, sampling, max_turns)
+                with _boundary(Boundary.AGENT):
+                    await agent(run, first)
+                with _boundary(Boundary.ENVIRONMENT):
+                    episode.reward = await _final_reward(run, session)
+        episode.stop = episode.stop or StopReason.ANSWERED  # the agent left by itself
+    except TimeoutError:  # of the whole episode; any other was claimed by its boundary
+        episode.stop, episode.failure = StopReason.TIME, Failure(Boundary.TIME, f"the episode took over {seconds:g} s")
     except _Failed as failed:
-        episode.failure = failed.failure
-        episode.stop = episode.stop or StopReason.FAILED
+        episode.stop, episode.failure = StopReason.FAILED, failed.failure
     finally:
         with contextlib.suppress(Exception):  # closing must not hide how the episode went
-            await session.close()
+            if session is not None:
+                await session.close()
     episode.leaf = run.leaf if run and run.leaf is not None else _empty_leaf(trajectory)
     episode.seconds = time.monotonic() - start
     if episode.failure is None:
         await _score(trajectory, episode, scorers)
 
 
-def _final_reward(run: EpisodeRun, session: Session) -> float:
+async def _final_reward(run: EpisodeRun, session: Session) -> float:
     """Sum of the step rewards; a world that was cut before it judged is asked for its verdict on the state it is in."""
     if run.rewards:
         return float(sum(run.rewards))
     judge = getattr(session, "current_reward", None)
-    return float(judge()) if judge else 0.0
+    reward = judge() if judge else 0.0
+    return float(await reward if inspect.isawaitable(reward) else reward)
 
 
 def _empty_leaf(trajectory: Trajectory) -> int:
@@ -214,10 +229,15 @@ async def _score(trajectory: Trajectory, episode: Episode, scorers: Sequence[Sco
         episode.score = episode.reward
         return
     try:
+        total = 0.0
         for scorer in scorers:
-            episode.scores[type(scorer).__name__] = await scorer(trajectory, episode)
-        episode.score = float(sum(episode.scores.values()))
+            score = await scorer(trajectory, episode)
+            name = type(scorer).__name__
+            episode.scores[name] = episode.scores.get(name, 0.0) + score  # one scorer may be there with two settings
+            total += score
+        episode.score = total
     except Exception as error:
+        episode.reward, episode.stop = None, StopReason.FAILED
         episode.failure = Failure(Boundary.SCORER, f"{type(error).__name__}: {error}")
 
 

@@ -91,7 +91,9 @@ class _Plan:
             self.mask = (torch.arange(span, device=device) <= position[:, None])[:, None, None, :]
             self.span = span
 
-    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """key, value: [1, kv heads, N, head dim]; written in place, returned as they came."""
         B = len(self.slots)
         for cache, new in ((self.keys[layer], key[0]), (self.values[layer], value[0])):
@@ -165,9 +167,10 @@ class Generator:
         """model: a transformers causal LM; the weights are read in place, so training needs no copy.
 
         stop_ids: tokens that end a request; they are part of what is sampled.
-        slots: conversations whose keys and values are kept. active: most that decode at once. context: most tokens of one.
+        slots: conversations whose keys and values are kept. active: most that decode at once, never above `slots`.
+        context: most tokens of one conversation.
         """
-        self.model, self.stop_ids, self.active = model, stop_ids, active
+        self.model, self.stop_ids, self.active = model, stop_ids, min(active, slots)
         self.context = min(context, getattr(model.config, "max_position_embeddings", context))
         self.counters = Counters()
         self.live = 0
@@ -187,17 +190,22 @@ class Generator:
             self.live -= 1
 
     def invalidate(self) -> None:
-        """Forget all keys and values: the weights have changed."""
+        """Forget all keys and values: the weights have changed. Raises PolicyError while a request is being decoded."""
+        running = sum(not slot.request.future.done() for slot in self._slots if slot.request)
+        if running:
+            raise PolicyError(f"the weights changed while {running} requests were being decoded; await them first")
         for slot in self._slots:
-            slot.ids = slot.ids[:0]
+            slot.request, slot.ids = None, slot.ids[:0]
 
     async def submit(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Sampled:
         """Continue int32 ids. The same seed and prompt draw the same random numbers whatever else is in the batch.
 
-        Raises PolicyError when the prompt leaves no room in the context.
+        Raises PolicyError when the prompt is empty or leaves no room in the context, and when the model fails.
         """
-        if len(prompt) >= self.context:
-            raise PolicyError(f"a prompt of {len(prompt)} tokens leaves no room in a context of {self.context}")
+        if not 0 < len(prompt) < self.context:
+            raise PolicyError(
+                f"a prompt of {len(prompt)} tokens; 1 to {self.context - 1} leave room for an answer in the context"
+            )
         loop = asyncio.get_running_loop()
         request = _Request(prompt, sampling, np.random.Generator(np.random.Philox(seed)), loop.create_future())
         self._waiting.append(request)
@@ -235,7 +243,7 @@ class Generator:
     def _step(self) -> None:
         self._clock += 1
         for slot in self._busy():  # whoever was cancelled meanwhile frees its slot
-            if slot.request and slot.request.future.cancelled():
+            if slot.request and slot.request.future.done():
                 slot.request = None
         decoding = [i for i, slot in enumerate(self._slots) if slot.request is not None]
         plan = _Plan(*self._memory())
@@ -294,17 +302,19 @@ class Generator:
         return self._cache
 
     def _admit(self, plan: _Plan, tokens: list[np.ndarray]) -> list[int]:
-        """Give waiting requests a slot, up to `active`; one that could copy a prompt now being computed waits a step."""
+        """Give waiting requests a slot, up to `active`; one that could copy a prompt being computed waits a step."""
         admitted: list[int] = []
         later: list[_Request] = []
         for request in self._waiting:
-            if request.future.cancelled():
+            if request.future.done():  # cancelled
                 continue
-            room = len(plan.slots) + len(admitted) < self.active
+            if len(plan.slots) + len(admitted) >= self.active:
+                later.append(request)
+                continue
             shared = [_common(slot.ids, request.prompt) for slot in self._slots]
             best = int(np.argmax(shared))
             coming = max((_common(self._request(i).prompt, request.prompt) for i in admitted), default=0)
-            if not room or coming >= shared[best] + COPY_AT_LEAST:
+            if coming >= shared[best] + COPY_AT_LEAST:
                 later.append(request)
                 continue
             keep = min(shared[best], len(request.prompt) - 1)  # the last prompt token must be computed to go on from it
@@ -343,6 +353,8 @@ class Generator:
             every = len(of) == len(rows)
             ids, logprobs = sample(logits_MV if every else logits_MV[of], uniform_M[of], sampling)
             ids_M[of], logprob_M[of] = ids.cpu().numpy(), logprobs.cpu().numpy()
+        if np.isnan(logprob_M).any():
+            raise PolicyError("the model's logits are NaN; go back to an earlier checkpoint and lower lr")
         for i, request, token, logprob in zip(rows, requests, ids_M.tolist(), logprob_M.tolist(), strict=True):
             request.ids.append(token)
             request.logprobs.append(logprob)
@@ -360,7 +372,7 @@ class Generator:
         if not request.sampling.stop:
             return False
         text = self.decode(request.ids[-32:])
-        return any(text.endswith(stop) for stop in request.sampling.stop)
+        return any(stop in text for stop in request.sampling.stop)  # its last token may say more than the stop string
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, for stop strings; set by the policy that owns the tokenizer."""
@@ -377,8 +389,8 @@ def _common(a: np.ndarray, b: np.ndarray) -> int:
 def sample(logits_MV: torch.Tensor, uniform_M: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one id per row by inverse CDF from one uniform number each: int64 [M], float32 [M] log-probability in nats.
 
-    The log-probability is that of the tempered distribution before top-p cuts it (temperature 0: of the untempered one).
-    `torch.multinomial` costs about 35 ms for 32 rows of 49,152; a two-level search for the same draw takes 1 ms.
+    The log-probability is that of the tempered distribution before top-p cuts it (temperature 0: of the untempered
+    one). `torch.multinomial` costs about 35 ms for 32 rows of 49,152; a two-level search for the same draw takes 1 ms.
     """
     if sampling.temperature == 0:
         logprob_MV = logits_MV.log_softmax(-1)

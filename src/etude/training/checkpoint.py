@@ -28,11 +28,12 @@ def save(learner: Learner, checkpoints: Path, name: str, keep: int = 2) -> Path:
 def load(learner: Learner, checkpoints: Path, name: str) -> None:
     """Raises CheckpointError naming the checkpoints that are there."""
     if name not in names(checkpoints):
-        there = ", ".join(names(checkpoints)) or "none"
-        raise CheckpointError(f"checkpoint {name!r} is gone from {checkpoints} (there: {there}); start the run again elsewhere")
+        there = f"there: {', '.join(names(checkpoints)) or 'none'}"
+        raise CheckpointError(f"no checkpoint {name!r} in {checkpoints} ({there}); start the run again elsewhere")
     learner.load(checkpoints / name)
 
 
 def names(checkpoints: Path) -> list[str]:
     """Complete checkpoints, oldest first."""
-    return sorted(p.name for p in checkpoints.iterdir() if p.is_dir() and not p.name.startswith(".")) if checkpoints.exists() else []
+    found = checkpoints.iterdir() if checkpoints.exists() else ()
+    return sorted(p.name for p in found if p.is_dir() and not p.name.startswith("."))

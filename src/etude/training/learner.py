@@ -1,11 +1,10 @@
 """Weighted trajectories -> changed weights. The learner knows no method: it reads one weight per sampled token.
 
-A step turns trajectories into rows (one per path, each sampled node in exactly one of them), cuts them into micro-batches
-of like length, adds up the objective's gradients in float32 and moves the parameters once. Where the model computes in
-bfloat16, float32 master weights are kept, because updates below bfloat16's resolution would vanish.
+A step turns trajectories into rows (one per path, each sampled node in exactly one of them), cuts them into
+micro-batches of like length, adds up the objective's gradients in float32 and moves the parameters once. Where the
+model computes in bfloat16, float32 master weights are kept, because updates below bfloat16's resolution would vanish.
 """
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -129,17 +128,15 @@ class Learner:
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
         exact = all(p.dtype == torch.float32 for p in self.parameters)
         self.masters = self.parameters if exact else [p.detach().float().clone() for p in self.parameters]
-        self.optimiser = torch.optim.AdamW(self.masters, lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, foreach=True)
+        self.optimiser = torch.optim.AdamW(
+            self.masters, lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, foreach=True
+        )
         self.done = 0
         self.tokens_trained = 0
         self.tokens_computed = 0
-        self.reference = self._reference() if "reference" in objective.needs else None
-
-    def _reference(self) -> Any:
-        """The model as it is now, to be kept from moving; adapters need no copy, they are switched off instead."""
-        if hasattr(self.policy.model, "disable_adapter"):
-            return None
-        return copy.deepcopy(self.policy.model).requires_grad_(False)
+        # the reference is the policy as it is now; of adapters that is a small copy, and fresh ones change nothing
+        needs_reference = "reference" in objective.needs
+        self.reference = [p.detach().clone() for p in self.parameters] if needs_reference else []
 
     def step(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """One optimiser step on all that carries weight; figures to log. Without any weight, nothing moves."""
@@ -193,20 +190,21 @@ class Learner:
 
     @torch.no_grad()
     def _reference_logprob(self, ids: list[np.ndarray], masks: list[np.ndarray]) -> torch.Tensor:
-        if self.reference is None:
-            with self.policy.adapters_off():
-                return self.policy.logprob(ids, masks, temperature=self.temperature)[0]
-        tuned, self.policy.model = self.policy.model, self.reference
+        tuned = [p.data for p in self.parameters]
         try:
+            for parameter, value in zip(self.parameters, self.reference, strict=True):
+                parameter.data = value
             return self.policy.logprob(ids, masks, temperature=self.temperature)[0]
         finally:
-            self.policy.model = tuned
+            for parameter, value in zip(self.parameters, tuned, strict=True):
+                parameter.data = value
 
     @torch.no_grad()
     def _move(self, gradients: list[torch.Tensor]) -> float:
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
-            raise PartError(f"the gradient at step {self.done + 1} is {norm.item()}; lower lr (now {self.lr:g}) or the weights")
+            advice = f"lower lr (now {self.lr:g}) or the weights"
+            raise PartError(f"the gradient at step {self.done + 1} is {norm.item()}; {advice}")
         if self.clip and norm > self.clip:
             torch._foreach_mul_(gradients, self.clip / (norm.item() + 1e-6))
         for master, gradient in zip(self.masters, gradients, strict=True):
@@ -242,6 +240,7 @@ class Learner:
             state[f"parameter.{i}"] = master.detach()
             for name, value in self.optimiser.state.get(master, {}).items():
                 state[f"{name}.{i}"] = value
+        state |= {f"reference.{i}": value for i, value in enumerate(self.reference)}
         save_file({k: v.contiguous() for k, v in state.items()}, directory / "learner.safetensors")
 
     @torch.no_grad()
@@ -253,8 +252,11 @@ class Learner:
             master.copy_(state[f"parameter.{i}"])
             parameter.copy_(master)
             kept = {n: state[f"{n}.{i}"] for n in ("step", "exp_avg", "exp_avg_sq") if f"{n}.{i}" in state}
+            self.optimiser.state.pop(master, None)
             if kept:
                 self.optimiser.state[master] = kept
+        for i, value in enumerate(self.reference):
+            value.copy_(state[f"reference.{i}"])
         self.policy.changed()
         self.policy.version = int(state["counts"][3])
 
@@ -283,7 +285,8 @@ def _read(directory: Path, parameters: int) -> dict[str, torch.Tensor]:
 
     file = directory / "learner.safetensors"
     if not file.exists():
-        raise CheckpointError(f"no {file}; the checkpoint is incomplete, delete {directory} to fall back to an earlier one")
+        advice = f"delete {directory} to fall back to an earlier one"
+        raise CheckpointError(f"no {file}; the checkpoint is incomplete, {advice}")
     state = load_file(file)
     if f"parameter.{parameters - 1}" not in state or f"parameter.{parameters}" in state:
         raise CheckpointError(f"{file} holds other weights than the {parameters} trained here; same recipe?")

@@ -61,4 +61,5 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     }
     figures: dict[str, float] = {k: float(np.mean(v)) for k, v in mean.items() if v}
     spread = [t for t in trajectories if len({e.score for e in t.episodes if e.score is not None}) > 1]
-    return figures | {"episodes": len(episodes), "failed": len(episodes) - len(played), "groups_with_gradient": len(spread)}
+    counts = {"episodes": len(episodes), "failed": len(episodes) - len(played), "groups_with_gradient": len(spread)}
+    return figures | counts

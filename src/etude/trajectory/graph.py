@@ -233,8 +233,9 @@ class Trajectory:
                 if array is not None and len(array) != length:
                     raise TrajectoryError(f"trajectory {self.id} node {n}: {name} has {len(array)} of {length} tokens")
         for episode in self.episodes:
-            if not 0 <= episode.leaf < len(self.nodes):
-                raise TrajectoryError(f"trajectory {self.id}: an episode ends at node {episode.leaf}, which is not there")
+            for leaf in (*episode.rewritten, episode.leaf):
+                if not 0 <= leaf < len(self.nodes):
+                    raise TrajectoryError(f"trajectory {self.id}: an episode ends at node {leaf}, which is not there")
 
 
 def episodes(trajectories: Sequence[Trajectory]) -> Iterator[tuple[Trajectory, Episode]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.core.parts import part
-from etude.protocols import Observation, Run, Sampling
+from etude.protocols import Observation, Run
 from etude.trajectory import Message, ToolCall
 
 ACTION = re.compile(r"Action:\s*([\w.-]+)\[(.*?)\]\s*(?=\n|$)", re.DOTALL)
@@ -27,14 +27,11 @@ and wait for the observation. When you are done, write Action: finish[your answe
 class react:
     """The text loop."""
 
-    max_tokens: int = 128
-    """Longest turn, in tokens."""
-
     async def __call__(self, run: Run, first: Observation) -> None:
         tools, run.tools = run.tools, []  # described in the text, not through the template
         run.observe(*_instructed(first.messages, tools))
         while not run.over:
-            action = await run.act(Sampling(max_tokens=self.max_tokens))
+            action = await run.act()
             message, problem = read(action.message.content, tools)
             if problem:
                 run.observe(Message("user", f"Observation: error: {problem}"))
@@ -79,7 +76,8 @@ def read(text: str, tools: list[dict[str, Any]]) -> tuple[Message, str]:
     if not isinstance(arguments, dict):
         names = _properties(tool) if tool else []
         if len(names) != 1:
-            return Message("assistant", text), f'the arguments of {name} must be a JSON object: {name}[{{"argument": ...}}]'
+            form = f'{name}[{{"argument": ...}}]'
+            return Message("assistant", text), f"the arguments of {name} must be a JSON object: {form}"
         arguments = {names[0]: arguments}
     thought = text[: found[-1].start()].removeprefix("Thought:").strip()
     return Message("assistant", thought, (ToolCall(name, arguments, id="call_1"),)), ""

@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     preflight.add_argument("--show", type=int, metavar="N", help="draw the mask of sample N")
 
     evidence = verb("evidence", "work.evidence", "measure a recipe's effect against its baseline, over seeds")
-    evidence.add_argument("recipe", help="the recipe's name")
+    evidence.add_argument("recipe", nargs="?", help="the recipe's name")
+    evidence.add_argument("--all", action="store_true", help="every recipe that describes a study")
 
     compare = verb("compare", "work.compare", "put evaluated runs side by side: gain, worst loss, cost")
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run directories")

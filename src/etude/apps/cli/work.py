@@ -8,6 +8,7 @@ from typing import Any
 from etude.apps.cli.output import print_json
 from etude.core import recipe as recipes
 from etude.core import rundir
+from etude.core.errors import RecipeError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,10 +68,14 @@ def preflight(args: argparse.Namespace) -> int:
 
 
 def evidence(args: argparse.Namespace) -> int:
-    """Run the small study of a recipe and write `evidence/NAME.json`."""
+    """Run the small study of a recipe, or of all recipes that describe one, and write `evidence/NAME.json`."""
     from etude.apps.evidence import run_evidence
 
-    _print(run_evidence(args.recipe), args.json)
+    if bool(args.recipe) == args.all:
+        raise RecipeError("name a recipe, or say --all")
+    names = [n for n in recipes.files() if recipes.load(n).data["evidence"]] if args.all else [args.recipe]
+    for name in names:
+        _print(run_evidence(name), args.json)
     return 0
 
 

@@ -1,0 +1,202 @@
+"""What the tiny model learns from: text that every Python has, and dialogues made by code.
+
+Text is the docstrings of the standard library and the general chat that comes with etude. Of the dialogues, *echoes*
+and *lookups* teach copying and finding; *errands* are desks whose nouns, verbs and identifiers are drawn anew each
+time, so that a call can only be made by reading the list of tools; and a few domains of the world `desk`, played by its
+expert, show what a real episode looks like.
+"""
+
+import ast
+import asyncio
+import itertools
+import json
+import random
+import re
+import sysconfig
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from etude import curation
+from etude.environments import desk
+from etude.rendering import tools as plain
+from etude.trajectory import Message, ToolCall
+
+LIBRARY_FILES = 120
+"""Modules of the standard library that are read, the largest first."""
+DESK = {"difficulty": "1-2", "domains": 6}
+"""The tasks of `desk` whose train split is shown."""
+
+Dialogue = list[dict[str, str]]
+"""Messages as a template that knows no tools takes them: roles system, user and assistant."""
+
+
+def docstrings() -> list[str]:
+    """Docstrings of the standard library's largest modules, as paragraphs that are mostly words."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(library.glob("*.py"), key=lambda file: (-file.stat().st_size, file.name))
+    found: list[str] = []
+    for file in files[:LIBRARY_FILES]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                found += re.split(r"\n\s*\n", ast.get_docstring(node) or "")
+    paragraphs = [" ".join(text.split()) for text in found]
+    return list(dict.fromkeys(text for text in paragraphs if len(text) > 40 and sum(map(_is_word, text)) > 0.9 * len(text)))
+
+
+def _is_word(character: str) -> bool:
+    return character.isascii() and (character.isalpha() or character in " ,.'")
+
+
+def common_words(texts: Sequence[str], count: int = 1500) -> list[str]:
+    """Lower-case words of 3 to 9 letters, the most frequent first."""
+    counts = Counter(word for text in texts for word in re.findall(r"\b[a-z]{3,9}\b", text))
+    return [word for word, _ in counts.most_common(count)]
+
+
+def chat() -> list[Dialogue]:
+    """The general chat that comes with etude."""
+    file = Path(str(curation.__file__)).parent / "data" / "general.jsonl"
+    return [json.loads(line)["messages"] for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+class Primer:
+    """Draws dialogues; the same seed draws the same ones."""
+
+    def __init__(self, words: Sequence[str], seed: int):
+        self.words, self.rng = words, random.Random(seed)
+
+    # -- words that nobody has seen ----------------------------------------------------------------------------------
+
+    def word(self) -> str:
+        """A real word, or one that sounds like a word."""
+        if self.rng.random() < 0.7:
+            return self.rng.choice(self.words)
+        syllables = (self.rng.choice("bdfgklmnprstvz") + self.rng.choice("aeiou") for _ in range(self.rng.randint(1, 3)))
+        return "".join(syllables) + self.rng.choice("bdgklmnprstxz")
+
+    def distinct(self, count: int) -> list[str]:
+        """Words none of which is another's beginning."""
+        found: list[str] = []
+        while len(found) < count:
+            word = self.word()
+            if not any(word.startswith(other) or other.startswith(word) for other in found):
+                found.append(word)
+        return found
+
+    def identifier(self) -> str:
+        """Such as `B-203`, `L31`, `4471`."""
+        letters = "".join(self.rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=self.rng.choice([0, 1, 1, 1, 2, 2])))
+        digits = "".join(self.rng.choices("123456789", k=self.rng.choice([2, 3]) if letters else 4))
+        return letters + self.rng.choice(["-", "-", ""]) * bool(letters) + digits
+
+    def value(self) -> str:
+        """What a field may be set to: a word, a code, a name, a day, an hour, two words."""
+        rng = self.rng
+        word = self.word()
+        return rng.choice(
+            [
+                word,
+                word,
+                word.capitalize(),
+                word.upper(),
+                f"{word.capitalize()} {rng.randint(1, 20)}",
+                f"{word} {self.word()}",
+                f"{rng.randint(7, 19)}:{rng.choice(['00', '30'])}",
+                f"{word} {rng.choice('ABCDEF123456')}",
+                rng.choice("BDFLWQ") + str(rng.randint(1, 70)),
+            ]
+        )
+
+    # -- exercises ---------------------------------------------------------------------------------------------------
+
+    def echo(self) -> Dialogue:
+        """Say the same again."""
+        rng = self.rng
+        said = " ".join(rng.choice([self.word, self.identifier, self.value])() for _ in range(rng.randint(3, 7)))
+        return _exchange(rng.choice(["Say {}", "Repeat {}", "Write {}", "{}"]).format(said), said)
+
+    def lookup(self) -> Dialogue:
+        """Find what belongs to a name."""
+        rng = self.rng
+        names = self.distinct(rng.randint(3, 6))
+        values = [rng.choice([self.identifier, self.value])() for _ in names]
+        if rng.random() < 0.5:
+            listed = json.dumps(dict(zip(names, values, strict=True)), separators=(",", ":"))
+        else:
+            listed = ", ".join(f"{name} is {value}" for name, value in zip(names, values, strict=True)) + "."
+        dialogue: Dialogue = []
+        for i in rng.sample(range(len(names)), rng.randint(2, 3)):
+            question = rng.choice(["What is {}?", "Tell me {}.", "{}?"]).format(names[i])
+            dialogue += _exchange(question if dialogue else f"{listed} {question}", values[i])
+        return dialogue
+
+    # -- desks that nobody has seen ------------------------------------------------------------------------------------
+
+    def errand(self) -> Dialogue:
+        """Somebody asks for a few things at a desk of made-up tools; each takes one call."""
+        rng = self.rng
+        count = rng.randint(3, 5)
+        entity, field, other, *verbs = self.distinct(3 + count)
+        a = "an" if entity[0] in "aeiou" else "a"
+        tools: list[dict[str, Any]] = []
+        forms: list[tuple[str, str, Any]] = []  # how one asks, the argument's name, a way to draw its value
+        for verb in verbs:
+            it = f"{a} {entity}"
+            ask, description, argument, draw = rng.choice(
+                [
+                    ("{verb} {it}", "{verb} {it}", "", None),
+                    ("{verb} {it}", "{verb} {it}", "", None),
+                    ("{verb} {it} to {value}", "{verb} {it} to another {field}", field, self.value),
+                    ("{verb} {it} on {value}", "{verb} {it} on another {field}", field, self.value),
+                    ("{verb} {it} with {field} {value}", "{verb} {it}", field, self.value),
+                    ("{verb} {value} on {it}", "{verb} an amount on {it}", "amount", lambda: rng.randrange(10, 65, 5)),
+                    ('{verb} "{value}" on {it}', "{verb} a note on {it}", "text", lambda: f"{self.word()} {self.word()}"),
+                ]
+            )
+            names = dict.fromkeys([entity, argument] if argument else [entity])
+            types = {name: {"type": "integer" if name == "amount" else "string"} for name in names}
+            name = rng.choice([verb, f"{verb}_{entity}", f"{verb}_{entity}", f"{verb}_{other}", f"{self.word()}_{entity}"])
+            description = description.format(verb=verb, it=it, field=field)
+            parameters = {"type": "object", "properties": types, "required": list(types)}
+            tools.append({"name": name, "description": description, "parameters": parameters})
+            forms.append((ask.replace("{verb}", verb).replace("{field}", field), argument, draw))
+        messages = [Message("system", f"You work at the {other} of {self.word()} {self.word()}.")]
+        for i in rng.sample(range(count), rng.randint(2, count)):
+            ask, argument, draw = forms[i]
+            key = self.identifier()
+            value = draw() if draw else None
+            wish = ask.format(it=f"{entity} {key}", value=value)
+            said = rng.choice(["Please {}.", "Could you {}?", "{}.", "I need you to {}.", "We have to {}.", "Can you {}, please?"]).format(wish)
+            arguments = {entity: key} | ({argument: value} if argument else {})
+            messages += [
+                Message("user", said[0].upper() + said[1:]),
+                Message("assistant", tool_calls=(ToolCall(tools[i]["name"], arguments),)),
+                Message("tool", "ok"),
+                Message("assistant", f"{entity.capitalize()} {key} is {verbs[i]}ed."),
+            ]
+        return plain.as_plain_chat(messages, tools)
+
+
+def _exchange(question: str, answer: str) -> Dialogue:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def desk_episodes(count: int) -> list[Dialogue]:
+    """Episodes of `desk` on a few domains, played by its expert."""
+
+    async def play() -> list[Dialogue]:
+        world = desk(**DESK)
+        dialogues = []
+        for task in itertools.islice(world.tasks("train"), count):
+            session = world.open()
+            messages = list((await session.reset(task, 0)).messages)
+            for action in world.solve(task, 0):
+                messages += [action, *(await session.step(action)).observation.messages]
+            dialogues.append(plain.as_plain_chat(messages, session.tools))
+        return dialogues
+
+    with ThreadPoolExecutor(1) as thread:  # a notebook's thread has a loop already
+        return thread.submit(asyncio.run, play()).result()

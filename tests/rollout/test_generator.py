@@ -1,0 +1,369 @@
+"""The batched decoder against transformers' own, and what it must never do whatever else is in the batch."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+
+from etude.core.errors import PolicyError
+from etude.protocols import Sampling
+from etude.rollout.generator import Generator, sample
+
+PROMPTS = ["the cat", "the cat sat on the mat, the cat sat on the mat", "a", "dog? dog! dog.", "the cat sat"]
+GREEDY = Sampling(max_tokens=12, temperature=0)
+
+
+def encoded(policy, texts=PROMPTS) -> list[np.ndarray]:
+    return [policy.renderer.encode(text) for text in texts]
+
+
+async def run(generator: Generator, prompts, sampling: Sampling, seeds=None):
+    seeds = range(len(prompts)) if seeds is None else seeds
+    return await asyncio.gather(*(generator.submit(p, sampling, s) for p, s in zip(prompts, seeds, strict=True)))
+
+
+def fresh(policy, **settings) -> Generator:
+    return Generator(policy.model, policy.renderer.stop_ids, **settings)
+
+
+def never_stops(policy, **settings) -> Generator:
+    return Generator(policy.model, frozenset(), **settings)
+
+
+def same(a, b, atol=1e-5) -> None:
+    np.testing.assert_array_equal(a.ids_T, b.ids_T)
+    np.testing.assert_allclose(a.logprob_T, b.logprob_T, rtol=1e-5, atol=atol)
+
+
+# -- the same numbers as the model itself --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"slots": 2}, {"slots": 3, "active": 1}], ids=str)
+async def test_greedy_is_what_transformers_generates(policy, settings):
+    generator = never_stops(policy, **settings)
+    for prompt, got in zip(encoded(policy), await run(generator, encoded(policy), GREEDY), strict=True):
+        ids = torch.from_numpy(prompt).long()[None]
+        theirs = policy.model.generate(ids, do_sample=False, max_new_tokens=12, eos_token_id=None, pad_token_id=0)
+        np.testing.assert_array_equal(got.ids_T, theirs[0, len(prompt) :].numpy())
+        assert got.truncated
+
+
+async def test_recorded_logprobs_are_the_policy_s_own(policy):
+    prompts = encoded(policy)
+    got = await run(policy.generator, prompts, Sampling(max_tokens=20))
+    whole = [np.concatenate([p, g.ids_T]) for p, g in zip(prompts, got, strict=True)]
+    theirs = await policy.logprobs(whole, [len(p) for p in prompts])
+    for mine, again in zip(got, theirs, strict=True):
+        assert again.dtype == np.float32
+        np.testing.assert_allclose(mine.logprob_T, again, atol=1e-5)
+
+
+async def test_the_logprob_is_the_tempered_one_before_top_p(policy):
+    prompt = encoded(policy)[0]
+    got = (await run(policy.generator, [prompt], Sampling(max_tokens=8, temperature=0.5, top_p=0.6)))[0]
+    ids = np.concatenate([prompt, got.ids_T])
+    logits = policy.model(torch.from_numpy(ids).long()[None]).logits[0, len(prompt) - 1 : -1] / 0.5
+    expected = logits.log_softmax(-1).gather(1, torch.from_numpy(got.ids_T).long()[:, None])[:, 0]
+    np.testing.assert_allclose(got.logprob_T, expected.detach(), atol=1e-5)
+
+
+async def test_logprobs_from_the_first_token_on_start_with_nan(policy):
+    ids = encoded(policy)[0]
+    whole, tail = await policy.logprobs([ids, ids], [0, 1])
+    assert np.isnan(whole[0])
+    np.testing.assert_array_equal(whole[1:], tail)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_it_works_with_adapters_and_in_bfloat16(load_policy, dtype):
+    from etude.core.parts import build
+
+    policy = load_policy(dtype=dtype)
+    policy.model = build("weights/lora", rank=2).prepare(policy.model)
+    for parameter in policy.model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    policy.changed()
+    prompts = encoded(policy)
+    got = await run(policy.generator, prompts, GREEDY)
+    whole = [np.concatenate([p, g.ids_T]) for p, g in zip(prompts, got, strict=True)]
+    for mine, again in zip(got, await policy.logprobs(whole, [len(p) for p in prompts]), strict=True):
+        np.testing.assert_allclose(mine.logprob_T, again, atol=1e-5 if dtype == "float32" else 0.3)
+
+
+# -- independent of company ----------------------------------------------------------------------------------------
+
+
+async def test_seed_and_prompt_decide_whatever_else_is_in_the_batch(policy):
+    prompts, sampling = encoded(policy), Sampling(max_tokens=24)
+    together = await run(never_stops(policy), prompts, sampling)
+    for i, prompt in enumerate(prompts):
+        same((await run(never_stops(policy), [prompt], sampling, [i]))[0], together[i])
+    few = await run(never_stops(policy, slots=2), prompts[::-1], sampling, range(len(prompts))[::-1])
+    for a, b in zip(few[::-1], together, strict=True):
+        same(a, b)
+    other = await run(never_stops(policy), prompts[:1], sampling, [99])
+    assert not np.array_equal(other[0].ids_T, together[0].ids_T)
+
+
+async def test_many_more_conversations_than_slots(policy):
+    generator = never_stops(policy, slots=3, active=8)
+    assert generator.active == 3
+    prompts = [policy.renderer.encode(f"{word} cat {i}") for i in range(5) for word in ("the", "a", "on", "mat")]
+    sampling = Sampling(max_tokens=6)
+    crowded = await run(generator, prompts, sampling)
+    for i in (0, 7, 19):
+        same(crowded[i], (await run(never_stops(policy), [prompts[i]], sampling, [i]))[0])
+
+
+async def test_settings_may_differ_within_a_batch(policy):
+    generator, prompts = never_stops(policy), encoded(policy)
+    settings = [GREEDY, Sampling(max_tokens=5), Sampling(max_tokens=9, temperature=0.3), Sampling(7, top_p=0.5), GREEDY]
+    got = await asyncio.gather(*(generator.submit(p, s, 1) for p, s in zip(prompts, settings, strict=True)))
+    for prompt, setting, mine in zip(prompts, settings, got, strict=True):
+        assert len(mine.ids_T) == setting.max_tokens
+        same(mine, (await run(never_stops(policy), [prompt], setting, [1]))[0])
+
+
+# -- what is computed twice, and what is not -----------------------------------------------------------------------
+
+
+async def test_the_prompt_of_a_group_is_computed_once(policy):
+    prompt = policy.renderer.encode("the cat sat on the mat. " * 4)
+    generator = never_stops(policy)
+    await run(generator, [prompt] * 8, Sampling(max_tokens=4))
+    P = len(prompt)
+    assert generator.counters.prefilled == P + 7  # the last token of a prompt is computed for each, to go on from it
+    assert generator.counters.reused == 7 * (P - 1)
+    assert generator.counters.sampled == 8 * 4
+
+
+async def test_the_turns_of_a_dialogue_are_computed_once(policy):
+    generator, more = never_stops(policy), policy.renderer.encode(" and the cat?")
+    ids, computed = encoded(policy)[0], []
+    for _ in range(6):
+        before = generator.counters.prefilled
+        got = (await run(generator, [ids], Sampling(max_tokens=5), [0]))[0]
+        computed.append(generator.counters.prefilled - before)
+        ids = np.concatenate([ids, got.ids_T, more])
+    # each turn: its own words and the last sampled token, which nobody had to go on from until then
+    assert computed == [len(encoded(policy)[0])] + [len(more) + 1] * 5
+
+
+async def test_a_fork_copies_what_it_shares_and_leaves_the_other_branch_alone(policy):
+    generator, prompt = never_stops(policy), policy.renderer.encode("the cat sat on the mat. " * 2)
+    trunk = (await run(generator, [prompt], Sampling(max_tokens=6), [0]))[0]
+    path = np.concatenate([prompt, trunk.ids_T])
+    forks = [np.concatenate([path, policy.renderer.encode(text)]) for text in (" dog", "? cat", "!")]
+    before = generator.counters.prefilled
+    got = await run(generator, forks, Sampling(max_tokens=6))
+    assert generator.counters.prefilled - before == sum(len(f) - len(path) + 1 for f in forks)
+    for i, fork in enumerate(forks):
+        same(got[i], (await run(never_stops(policy), [fork], Sampling(max_tokens=6), [i]))[0])
+
+
+async def test_an_early_fork_does_not_damage_the_conversation_it_left(policy):
+    generator, prompt = never_stops(policy, slots=2), policy.renderer.encode("the cat sat on the mat")
+    first = (await run(generator, [prompt], Sampling(max_tokens=8), [0]))[0]
+    await run(generator, [prompt[:5]], Sampling(max_tokens=8), [1])
+    longer = np.concatenate([prompt, first.ids_T, prompt[:2]])
+    same(
+        (await run(generator, [longer], Sampling(max_tokens=4), [2]))[0],
+        (await run(never_stops(policy), [longer], Sampling(max_tokens=4), [2]))[0],
+    )
+
+
+async def test_nothing_cached_survives_a_change_of_the_weights(policy):
+    prompt = policy.renderer.encode("the cat sat on the mat")
+    old = (await run(policy.generator, [prompt], GREEDY))[0]
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    policy.changed()
+    assert policy.version == 1
+    new = (await run(policy.generator, [prompt], GREEDY))[0]
+    assert policy.generator.counters.reused == 0
+    same(new, (await run(fresh(policy), [prompt], GREEDY))[0])
+    assert not np.array_equal(old.ids_T, new.ids_T)
+
+
+async def test_weights_may_not_change_under_a_running_request(policy):
+    generator = never_stops(policy)
+    running = asyncio.create_task(generator.submit(encoded(policy)[0], Sampling(max_tokens=200), 0))
+    while generator.counters.steps < 3:
+        await asyncio.sleep(0)
+    with pytest.raises(PolicyError, match="1 requests were being decoded"):
+        generator.invalidate()
+    running.cancel()
+    await asyncio.sleep(0)
+    generator.invalidate()
+
+
+# -- where an answer ends ------------------------------------------------------------------------------------------
+
+
+async def test_a_stop_id_ends_an_answer_and_belongs_to_it(policy):
+    free = (await run(never_stops(policy), [encoded(policy)[0]], Sampling(max_tokens=30), [3]))[0]
+    stop = int(free.ids_T[10])
+    first = int(np.flatnonzero(free.ids_T == stop)[0])
+    generator = Generator(policy.model, frozenset({stop}))
+    got = (await run(generator, [encoded(policy)[0]], Sampling(max_tokens=30), [3]))[0]
+    np.testing.assert_array_equal(got.ids_T, free.ids_T[: first + 1])
+    assert not got.truncated
+
+
+async def test_the_length_limit_cuts_and_says_so(policy):
+    got = (await run(never_stops(policy), [encoded(policy)[0]], Sampling(max_tokens=3)))[0]
+    assert (len(got.ids_T), got.truncated) == (3, True)
+
+
+async def test_a_stop_string_ends_an_answer_even_inside_a_token(policy):
+    generator = never_stops(policy)
+    generator.decode = policy.renderer.decode
+    prompt, free_sampling = encoded(policy)[0], Sampling(max_tokens=30)
+    free = (await run(generator, [prompt], free_sampling, [5]))[0]
+    texts = [policy.renderer.decode(free.ids_T[: n + 1]) for n in range(30)]
+    n = next(n for n in range(5, 30) if len(texts[n]) - len(texts[n - 1]) > 1 and "\ufffd" not in texts[n][-3:])
+    stop = texts[n][-3:-1]  # ends before the token's last letter
+    end = next(i for i, text in enumerate(texts) if stop in text)
+    got = (await run(generator, [prompt], Sampling(max_tokens=30, stop=(stop,)), [5]))[0]
+    np.testing.assert_array_equal(got.ids_T, free.ids_T[: end + 1])
+    assert not got.truncated
+
+
+async def test_stop_strings_need_a_tokenizer(policy):
+    with pytest.raises(PolicyError, match=r"set generator\.decode"):
+        await run(never_stops(policy), encoded(policy)[:1], Sampling(max_tokens=3, stop=("x",)))
+
+
+async def test_the_context_is_filled_to_its_last_token_and_no_further(policy):
+    generator, prompt = never_stops(policy, context=32), policy.renderer.encode("the cat sat on the mat. ")[:10]
+    got = (await run(generator, [prompt], Sampling(max_tokens=100)))[0]
+    assert (len(prompt) + len(got.ids_T), got.truncated) == (32, True)
+    same(got, (await run(never_stops(policy), [prompt], Sampling(max_tokens=32 - len(prompt))))[0])
+
+
+@pytest.mark.parametrize("length", [0, 32, 40])
+async def test_a_prompt_that_leaves_no_room_is_refused(policy, length):
+    with pytest.raises(PolicyError, match=f"a prompt of {length} tokens; 1 to 31"):
+        await never_stops(policy, context=32).submit(np.ones(length, np.int32), GREEDY, 0)
+
+
+def test_a_context_is_no_longer_than_the_model_s(policy):
+    assert never_stops(policy, context=9999).context == 512
+
+
+# -- when things go wrong ------------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_request_gives_its_slot_back(policy):
+    generator, prompts = never_stops(policy, slots=2), encoded(policy)
+    tasks = [asyncio.create_task(generator.submit(p, Sampling(max_tokens=400), i)) for i, p in enumerate(prompts[:3])]
+    while generator.counters.steps < 3:
+        await asyncio.sleep(0)
+    for task in tasks:  # two are being decoded, one waits
+        task.cancel()
+    got = await run(generator, prompts[3:], GREEDY)
+    assert all(task.cancelled() for task in tasks)
+    for prompt, mine in zip(prompts[3:], got, strict=True):
+        same(mine, (await run(never_stops(policy), [prompt], GREEDY))[0])
+    assert generator.counters.sampled < 100
+
+
+async def test_a_failing_model_fails_its_requests_and_the_decoder_lives_on(policy, monkeypatch):
+    generator, forward, calls = never_stops(policy, slots=3), Generator._forward, []
+
+    def failing(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Generator, "_forward", failing)
+    prompts = encoded(policy)
+    results = await asyncio.gather(*(generator.submit(p, GREEDY, 0) for p in prompts), return_exceptions=True)
+    assert all(isinstance(r, PolicyError) and "out of memory" in str(r) for r in results)
+    for prompt, mine in zip(prompts, await run(generator, prompts, GREEDY), strict=True):
+        same(mine, (await run(never_stops(policy), [prompt], GREEDY))[0])
+
+
+async def test_a_model_that_gives_nan_is_an_error_not_an_answer(policy):
+    with torch.no_grad():
+        policy.model.get_input_embeddings().weight[5:9] = torch.nan
+    for sampling in (GREEDY, Sampling(), Sampling(top_p=0.5)):
+        with pytest.raises(PolicyError, match="logits are NaN"):
+            await policy.generator.submit(np.array([5, 6], np.int32), sampling, 0)
+
+
+def test_it_serves_one_event_loop_after_another(policy):
+    generator, prompt = never_stops(policy), encoded(policy)[0]
+
+    async def abandon() -> None:  # leaves while its request is being decoded
+        task = asyncio.ensure_future(generator.submit(prompt, Sampling(max_tokens=400), 0))
+        while generator.counters.steps < 3:
+            await asyncio.sleep(0)
+        assert not task.done()
+
+    asyncio.run(abandon())
+    again = asyncio.run(generator.submit(prompt, GREEDY, 0))
+    same(again, asyncio.run(never_stops(policy).submit(prompt, GREEDY, 0)))
+
+
+# -- drawing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.0, 0.8)])
+def test_draws_follow_the_distribution(temperature, top_p):
+    V, draws = 600, 20_000  # three blocks of the two-level search
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(0, 2, V)).float()
+    logits[torch.from_numpy(rng.permutation(V)[:300])] = -torch.inf
+    p = (logits.double() / temperature).softmax(0)
+    if top_p < 1:
+        order = p.argsort(descending=True)
+        cut = int((p[order].cumsum(0) < top_p).sum()) + 1
+        kept = torch.zeros(V, dtype=torch.bool)
+        kept[order[:cut]] = True
+        p = torch.where(kept, p, 0) / p[kept].sum()
+    uniform_M = torch.from_numpy(rng.random(draws))
+    ids_M, logprob_M = sample(logits.expand(draws, V), uniform_M, Sampling(temperature=temperature, top_p=top_p))
+    counts = np.bincount(ids_M.numpy(), minlength=V)
+    assert counts[p.numpy() == 0].sum() == 0
+    wanted = p.numpy() * draws
+    often = wanted > 5
+    chi_square = ((counts - wanted)[often] ** 2 / wanted[often]).sum()
+    freedom = torch.tensor(often.sum() - 1, dtype=torch.float64)
+    p_value = torch.special.gammaincc(freedom / 2, torch.tensor(chi_square / 2))
+    assert 0.001 < p_value < 0.999
+    expected = (logits / temperature).log_softmax(0)[ids_M]
+    torch.testing.assert_close(logprob_M, expected, atol=1e-5, rtol=0)
+
+
+def test_a_token_of_no_probability_is_never_drawn_not_even_at_the_ends():
+    V = 1000
+    for kept in ([0], [255], [256], [999], [300, 700], [511, 512]):
+        logits = torch.full((1, V), -torch.inf)
+        logits[0, kept] = torch.rand(len(kept), generator=torch.Generator().manual_seed(0))
+        uniform_M = torch.tensor([0.0, 1e-300, 0.5, 1 - 2**-53, np.nextafter(1, 0)], dtype=torch.float64)
+        for top_p in (1.0, 0.9999):
+            ids_M, _ = sample(logits.expand(5, V), uniform_M, Sampling(top_p=top_p))
+            assert set(ids_M.tolist()) <= set(kept)
+            assert ids_M[0] == kept[0]
+            assert ids_M[-1] == kept[-1]
+
+
+def test_top_p_keeps_the_token_that_crosses_the_line():
+    logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    uniform_M = torch.linspace(0, 0.999, 50, dtype=torch.float64)
+    drawn = lambda p: set(sample(logits.expand(50, 3), uniform_M, Sampling(top_p=p))[0].tolist())  # noqa: E731
+    assert drawn(0.4) == {0}
+    assert drawn(0.6) == {0, 1}
+    assert drawn(0.9) == {0, 1, 2}
+
+
+def test_temperature_0_takes_the_likeliest():
+    logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]])
+    ids_M, logprob_M = sample(logits, torch.tensor([0.999, 0.0], dtype=torch.float64), Sampling(temperature=0))
+    assert ids_M.tolist() == [1, 0]
+    torch.testing.assert_close(logprob_M, logits.log_softmax(-1).amax(-1))
