@@ -47,3 +47,12 @@ def write_exact(outcomes: dict[int, dict[str, bool]], file: Path) -> None:
     ordered = {n: entries[n] for n in sorted(entries, key=int)}
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tmp_path_factory):
+    """A `policies/local` over a real but hardly trained tiny model: for tests that need a model and no skill."""
+    from etude.policies.local import local
+    from etude.synthesis import tiny
+
+    return local(str(tiny.ensure(tmp_path_factory.mktemp("tiny"), steps=2)), context=1024)

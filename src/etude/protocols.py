@@ -1,7 +1,7 @@
 """Every part's signature on one page.
 
-A part is anything with the right shape; nothing inherits from these. Shelves import this page and the ground, never each
-other: a collaborator arrives as an argument typed by one of these protocols.
+A part is anything with the right shape; nothing inherits from these. Shelves import this page and the ground, never
+each other: a collaborator arrives as an argument typed by one of these protocols.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ class Policy(Protocol):
     version: int
     """Grows by one whenever the policy changes."""
 
-    async def act(self, trajectory: Trajectory, leaf: int | None, *, sampling: Sampling, seed: int) -> tuple[int, Action]:
+    async def act(
+        self, trajectory: Trajectory, leaf: int | None, *, sampling: Sampling, seed: int
+    ) -> tuple[int, Action]:
         """Act on the dialogue that ends at `leaf`.
 
         Fills in the tokens of nodes on the path that have none yet. Returns the node below which the action belongs
@@ -161,7 +163,9 @@ class LanguageModel(Policy, Protocol):
     renderer: Any
     """An `etude.rendering.Renderer`."""
 
-    async def generate(self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]) -> list[Action]:
+    async def generate(
+        self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Action]:
         """Continue each prompt (int32 ids); one seed each. The action's message holds the decoded text as content."""
         ...
 

@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL at any moment ends with the same weights, metrics and trajectories as an undisturbed one."""
+"""A run killed with SIGKILL at any moment ends with the same weights, metrics and trajectories as one left alone."""
 
 import hashlib
 import multiprocessing
@@ -48,9 +48,10 @@ def _hash(folder: Path) -> dict[str, str]:
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("model/model.safetensors", "metrics.jsonl")
     }
-    for key in Store(folder / "trajectories").keys():
+    store = Store(folder / "trajectories")
+    for key in store.keys():  # noqa: SIM118 (a store is no mapping)
         digest = hashlib.sha256()
-        for trajectory in Store(folder / "trajectories").read([key]):
+        for trajectory in store.read([key]):
             for episode in trajectory.episodes:
                 episode.seconds = 0.0
             digest.update(repr((trajectory.id, trajectory.messages, trajectory.episodes)).encode())

@@ -310,7 +310,9 @@ def test_baseline_changes_every_stage_that_sets_the_option(file: Path):
 
 
 def test_several_baselines_have_labels(file: Path):
-    loaded = recipe.load(file, ["evidence.against={plain: {scoring: [f1]}, easy: {environment.difficulty: 1, seed: 9}}"])
+    loaded = recipe.load(
+        file, ["evidence.against={plain: {scoring: [f1]}, easy: {environment.difficulty: 1, seed: 9}}"]
+    )
     plain, easy = recipe.baselines(loaded).values()
     assert list(recipe.baselines(loaded)) == ["plain", "easy"]
     assert plain.data["stages"][2]["practise"]["scoring"] == ["f1"]

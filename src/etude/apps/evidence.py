@@ -144,7 +144,7 @@ def run_evidence(name: str) -> Evidence:
         decide = [name for name in figures if name.startswith(f"{measures[0]}, - ") and not name.endswith(", - base")]
     for one in figures.values():
         one["verdict"] = verdict(one["interval"], one["better"])
-    budget = {key: sum(sum(arm[key]) for arm in arms.values() if key in arm) for key in COST}
+    budget: dict[str, float] = {key: sum(sum(arm[key]) for arm in arms.values() if key in arm) for key in COST}
     if options["study"]:
         budget["seconds"] = time.monotonic() - start
     evidence = Evidence(

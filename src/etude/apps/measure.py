@@ -46,9 +46,16 @@ async def measure(
     for label, chosen in task_sets(work.environment, tasks, split, domains, bfcl).items():
         with progress(len(chosen) * samples, f"evaluate {when}: {label}", "episodes") as advance:
             played = await collect(
-                work.policy, chosen, agent=work.agent, group=samples, sampling=Sampling(max_tokens, temperature),
-                seed=work.seed, max_turns=max_turns, name=f"{when}/", on_episode=advance,
-            )  # fmt: skip
+                work.policy,
+                chosen,
+                agent=work.agent,
+                group=samples,
+                sampling=Sampling(max_tokens, temperature),
+                seed=work.seed,
+                max_turns=max_turns,
+                name=f"{when}/",
+                on_episode=advance,
+            )
         work.put(played, _key(label))
         if when == "before":
             floors[label] = await floor(chosen, work.agent, threshold)
@@ -126,10 +133,16 @@ def report(work: Work, first: str, last: str) -> Any:
         return Losses.from_json(json.loads(file.read_text())) if file.exists() else None
 
     made = build_report(
-        counted(before), counted(after), lost("before"), lost("after"),
-        cost=work.cost, curves=work.directory.metrics.rows(),
+        counted(before),
+        counted(after),
+        lost("before"),
+        lost("after"),
+        cost=work.cost,
+        curves=work.directory.metrics.rows(),
         examples=pick_examples(before["success"], after["success"], threshold=threshold),
-        name=work.recipe["name"], path=str(work.directory.path / "report.html"), nouns=NOUNS,
-    )  # fmt: skip
+        name=work.recipe["name"],
+        path=str(work.directory.path / "report.html"),
+        nouns=NOUNS,
+    )
     write_report(made, work.directory.path)
     return made

@@ -1,8 +1,8 @@
-"""Running a recipe: measure, practise stage by stage, measure again, report. Killed at any instant, it goes on exactly.
+"""Running a recipe: measure, practise stage by stage, measure again, report. Killed at any time, it goes on exactly.
 
 Everything random follows from the recipe's seed, the phase and the step, and a phase starts only when the one before it
-is on disk. So going on means: read the state, load its checkpoint, repeat at most the steps after it. On CPU the numbers
-are the same to the last bit.
+is on disk. So going on means: read the state, load its checkpoint, repeat at most the steps after it. On CPU the
+numbers are the same to the last bit.
 """
 
 import asyncio
@@ -33,7 +33,13 @@ class Finished:
 
 
 def run(
-    recipe: Recipe | str, *, out: str | None = None, policy: Any = None, environment: Any = None, agent: Any = None, **overrides: Any
+    recipe: Recipe | str,
+    *,
+    out: str | None = None,
+    policy: Any = None,
+    environment: Any = None,
+    agent: Any = None,
+    **overrides: Any,
 ) -> Finished:
     """Run a recipe, or go on with it where an earlier call of the same recipe stopped.
 
@@ -141,9 +147,12 @@ def preflight(recipe: Recipe, *, show: int | None = None) -> "Checked":
         if not data:
             raise RecipeError(f"recipe {recipe.file.name!r} has no data before its first training: nothing to check")
         findings = inspect(
-            data, work.policy.renderer, test_tasks={t.id for t in work.environment.tasks("test")},
-            reward_range=work.environment.reward_range, max_tokens=work.policy.context,
-        )  # fmt: skip
+            data,
+            work.policy.renderer,
+            test_tasks={t.id for t in work.environment.tasks("test")},
+            reward_range=work.environment.reward_range,
+            max_tokens=work.policy.context,
+        )
         drawn = ""
         if show is not None:
             samples = list(episodes(data))

@@ -1,9 +1,9 @@
-"""The verbs of a recipe. A stage's keyword-only arguments are its options: what a recipe may set, with their defaults."""
+"""The verbs of a recipe. A stage's keyword-only arguments are its options: what a recipe may set, with defaults."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from etude.apps.work import Work, expert_of, model_of
 from etude.core.errors import RecipeError
@@ -46,13 +46,22 @@ async def collect(
             solve, made = expert_of(work.environment), []
             for task in tasks:
                 policy = scripted(solve(task, work.seed))
-                made += await play(policy, [task], agent=work.agent, name=f"{work.name}/", max_turns=99, on_episode=advance)
+                made += await play(
+                    policy, [task], agent=work.agent, name=f"{work.name}/", max_turns=99, on_episode=advance
+                )
         elif by == "policy":
             sampling = Sampling(max_tokens, temperature)
             made = await play(
-                work.policy, tasks, agent=work.agent, group=group, sampling=sampling, seed=work.seed + work.phase,
-                max_turns=max_turns, name=f"{work.name}/", on_episode=advance,
-            )  # fmt: skip
+                work.policy,
+                tasks,
+                agent=work.agent,
+                group=group,
+                sampling=sampling,
+                seed=work.seed + work.phase,
+                max_turns=max_turns,
+                name=f"{work.name}/",
+                on_episode=advance,
+            )
         else:
             raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
     key = work.put(fill(work, made))
@@ -89,7 +98,7 @@ async def curate(work: Work, *, keep: Annotated[list[Part], PartName("curation")
     work.data = [work.put(data)]
 
 
-async def preflight(work: Work, *, allow: list[str] = []) -> None:
+async def preflight(work: Work, *, allow: Sequence[str] = ()) -> None:
     """Check the data and refuse what would train something else than was asked for.
 
     allow: codes of findings that are meant to be so.
@@ -109,7 +118,7 @@ async def train(
     clip: float = 1.0,
     weight_decay: float = 0.0,
     micro_tokens: int = 2048,
-    allow: list[str] = [],
+    allow: Sequence[str] = (),
     checkpoint_seconds: float = 60.0,
 ) -> None:
     """Train on the data: every sampled token of the assistant, weight 1 unless it has another.
@@ -127,10 +136,18 @@ async def train(
     steps = steps_of(len(rows(data)), epochs=epochs, batch=batch)
     learner = work.take(
         Learner(
-            work.policy, work.build("objectives", objective), weights=work.build("weights", work.recipe["weights"]), lr=lr,
-            schedule=schedule, warmup=warmup, steps=steps, clip=clip, weight_decay=weight_decay, micro_tokens=micro_tokens,
+            work.policy,
+            work.build("objectives", objective),
+            weights=work.build("weights", work.recipe["weights"]),
+            lr=lr,
+            schedule=schedule,
+            warmup=warmup,
+            steps=steps,
+            clip=clip,
+            weight_decay=weight_decay,
+            micro_tokens=micro_tokens,
         )
-    )  # fmt: skip
+    )
     with progress(steps, "train", "steps") as advance:
         advance(work.step)
 
@@ -155,7 +172,7 @@ async def practise(
     tasks: int = 8,
     group: int = 4,
     split: str = "train",
-    scoring: Annotated[list[Part], PartName("scoring")] = ["environment"],
+    scoring: Annotated[Sequence[Part], PartName("scoring")] = ("environment",),
     credit: Annotated[Part, PartName("credit")] = "group",
     objective: Annotated[Part, PartName("objectives")] = "clipped",
     updates: int = 1,
@@ -189,10 +206,17 @@ async def practise(
     sampling = Sampling(max_tokens, temperature)
     learner = work.take(
         Learner(
-            work.policy, work.build("objectives", objective), weights=work.build("weights", work.recipe["weights"]), lr=lr,
-            warmup=warmup, clip=clip, micro_tokens=micro_tokens, max_length=max_tokens * max_turns, temperature=temperature,
+            work.policy,
+            work.build("objectives", objective),
+            weights=work.build("weights", work.recipe["weights"]),
+            lr=lr,
+            warmup=warmup,
+            clip=clip,
+            micro_tokens=micro_tokens,
+            max_length=max_tokens * max_turns,
+            temperature=temperature,
         )
-    )  # fmt: skip
+    )
 
     moved: list[float] = []
     with progress(steps * tasks * group, "practise", "episodes") as advance:
@@ -204,10 +228,17 @@ async def practise(
                 if moved[-1] > guard:
                     raise _Moved
             return await play(
-                work.policy, draw(work, split, tasks, stream=(work.phase, step)), agent=work.agent, group=group,
-                sampling=sampling, seed=stream_seed(work, step), max_turns=max_turns, scorers=scorers,
-                name=f"{work.name}/{step + 1}/", on_episode=advance,
-            )  # fmt: skip
+                work.policy,
+                draw(work, split, tasks, stream=(work.phase, step)),
+                agent=work.agent,
+                group=group,
+                sampling=sampling,
+                seed=stream_seed(work, step),
+                max_turns=max_turns,
+                scorers=scorers,
+                name=f"{work.name}/{step + 1}/",
+                on_episode=advance,
+            )
 
         def on_step(step: int, figures: dict[str, float], trajectories: list[Trajectory]) -> None:
             if step == 1:
@@ -219,7 +250,13 @@ async def practise(
 
         try:
             await online(
-                learner, round_, work.build("credit", credit), steps=steps, start=work.step, updates=updates, on_step=on_step
+                learner,
+                round_,
+                work.build("credit", credit),
+                steps=steps,
+                start=work.step,
+                updates=updates,
+                on_step=on_step,
             )
         except _Moved:
             work.log(f"practise: stopped by its guard, {moved[-1]:.3f} nats per token from the policy it began with")
@@ -234,7 +271,7 @@ async def iterate(
     tasks: int = 32,
     group: int = 4,
     split: str = "train",
-    keep: Annotated[list[Part], PartName("curation")] = ["success"],
+    keep: Annotated[Sequence[Part], PartName("curation")] = ("success",),
     objective: Annotated[Part, PartName("objectives")] = "likelihood",
     epochs: int = 1,
     batch: int = 16,
@@ -259,10 +296,15 @@ async def iterate(
     curation = [work.build("curation", part) for part in keep]
     learner = work.take(
         Learner(
-            work.policy, work.build("objectives", objective), weights=work.build("weights", work.recipe["weights"]), lr=lr,
-            clip=clip, micro_tokens=micro_tokens, temperature=temperature,
+            work.policy,
+            work.build("objectives", objective),
+            weights=work.build("weights", work.recipe["weights"]),
+            lr=lr,
+            clip=clip,
+            micro_tokens=micro_tokens,
+            temperature=temperature,
         )
-    )  # fmt: skip
+    )
 
     def choose(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         kept = list(trajectories)
@@ -275,10 +317,16 @@ async def iterate(
 
         async def round_(number: int) -> list[Trajectory]:
             return await play(
-                work.policy, draw(work, split, tasks, stream=(work.phase, number)), agent=work.agent, group=group,
-                sampling=Sampling(max_tokens, temperature), seed=stream_seed(work, number), max_turns=max_turns,
-                name=f"{work.name}/{number + 1}/", on_episode=advance,
-            )  # fmt: skip
+                work.policy,
+                draw(work, split, tasks, stream=(work.phase, number)),
+                agent=work.agent,
+                group=group,
+                sampling=Sampling(max_tokens, temperature),
+                seed=stream_seed(work, number),
+                max_turns=max_turns,
+                name=f"{work.name}/{number + 1}/",
+                on_episode=advance,
+            )
 
         def on_round(number: int, figures: dict[str, float], trajectories: list[Trajectory]) -> None:
             work.put(trajectories, f"{number:06d}")
@@ -287,9 +335,16 @@ async def iterate(
             work.stop.check()
 
         await iterated(
-            learner, round_, choose, rounds=rounds, start=work.step, epochs=epochs, batch=batch, seed=work.seed,
+            learner,
+            round_,
+            choose,
+            rounds=rounds,
+            start=work.step,
+            epochs=epochs,
+            batch=batch,
+            seed=work.seed,
             on_round=on_round,
-        )  # fmt: skip
+        )
     work.log(f"iterate: {rounds} rounds, {learner.tokens_trained} tokens trained")
 
 
@@ -313,7 +368,7 @@ def stream_seed(work: Work, step: int) -> int:
 
 
 def draw(work: Work, split: str, count: int, stream: Any) -> list[Task]:
-    """Tasks of a split: the same recipe, phase and step draw the same ones; none twice while the split is large enough."""
+    """Tasks of a split: the same recipe, phase and step draw the same ones; none twice while there are enough."""
     import random
 
     tasks = work.environment.tasks(split)
@@ -329,7 +384,7 @@ def fill(work: Work, data: list[Trajectory]) -> list[Trajectory]:
     if hasattr(work.policy, "renderer"):
         for trajectory in data:
             for episode in trajectory.episodes:
-                episode.leaf = work.policy.renderer.fill(trajectory, episode.leaf)
+                episode.leaf = work.policy.renderer.fill(trajectory, episode.leaf, rewritten=episode.rewritten)
     return data
 
 
@@ -342,7 +397,7 @@ def prepare(work: Work, data: list[Trajectory]) -> list[Trajectory]:
     return data
 
 
-def check(work: Work, data: list[Trajectory], *, mode: str, allow: list[str]) -> None:
+def check(work: Work, data: list[Trajectory], *, mode: Literal["supervised", "reinforcement"], allow: Sequence[str]) -> None:
     """Preflight: print warnings, raise PreflightError for what must not be trained."""
     from etude.curation.preflight import preflight as inspect
 
@@ -351,9 +406,14 @@ def check(work: Work, data: list[Trajectory], *, mode: str, allow: list[str]) ->
     except Exception:  # a world without a test split cannot leak it
         test = set()
     findings = inspect(
-        data, work.policy.renderer, test_tasks=test, reward_range=work.environment.reward_range,
-        max_tokens=work.policy.context, mode=mode, allow=allow,  # type: ignore[arg-type]
-    )  # fmt: skip
+        data,
+        work.policy.renderer,
+        test_tasks=test,
+        reward_range=work.environment.reward_range,
+        max_tokens=work.policy.context,
+        mode=mode,
+        allow=allow,
+    )
     for finding in findings:
         if finding.severity == "warn":
             work.log(f"preflight: {finding}")

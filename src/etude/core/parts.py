@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Callable
@@ -160,7 +161,9 @@ def schema(path: str) -> dict[str, Argument]:
         if inspect.isclass(thing) or parameter.kind is parameter.KEYWORD_ONLY:
             note = parameter.annotation
             text = note if isinstance(note, str) else inspect.formatannotation(note)
-            settings[parameter.name] = Argument(parameter.name, text, parameter.default, help_of.get(parameter.name, ""))
+            settings[parameter.name] = Argument(
+                parameter.name, text, parameter.default, help_of.get(parameter.name, "")
+            )
     return settings
 
 
@@ -169,8 +172,12 @@ def _argument_help(thing: Callable[..., Any]) -> dict[str, str]:
     found = dict(re.findall(r"^(\w+): (.+)$", doc, re.MULTILINE))
     if inspect.isclass(thing):
         body = ast.parse(inspect.cleandoc(inspect.getsource(thing))).body[0].body  # type: ignore[attr-defined]
-        for node, below in zip(body, body[1:], strict=False):
-            if isinstance(node, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+        for node, below in itertools.pairwise(body):
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
                 found[node.target.id] = str(below.value.value)  # type: ignore[union-attr]
     return found
 
@@ -208,7 +215,11 @@ class Shelf(ModuleType):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType):
-            marked = [v for v in vars(value).values() if getattr(v, "__etude_part__", False) and v.__module__ == value.__name__]
+            marked = [
+                v
+                for v in vars(value).values()
+                if getattr(v, "__etude_part__", False) and v.__module__ == value.__name__
+            ]
             value = marked[0] if marked else value
         super().__setattr__(name, value)
 

@@ -321,7 +321,7 @@ def baseline(recipe: Recipe) -> Recipe:
 def baselines(recipe: Recipe) -> dict[str, Recipe]:
     """The recipes that `evidence.against` describes, by label: what the measured recipe has to beat.
 
-    `against` maps labels to changes, or holds the changes of a single one, which is then labelled `baseline`. A change's
+    `against` maps labels to changes, or holds the changes of a single one, labelled `baseline`. A change's
     key is a top-level key, a path such as `stages[2].credit`, or the bare name of an option, which is then changed in
     every stage that sets it. Raises RecipeError where a bare name is set by no stage.
     """

@@ -200,7 +200,7 @@ def load_report(directory: str | Path) -> Report:
     """The report of a run directory. Raises FormatError when there is none, or it cannot be read."""
     file = Path(directory) / "report.json"
     if not file.is_file():
-        raise FormatError(f"{directory} holds no report.json; `etude evaluate` writes one")
+        raise FormatError(f"{directory} holds no report.json; `etude run` writes one")
     try:
         return Report.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, KeyError, TypeError) as error:

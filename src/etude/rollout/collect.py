@@ -243,6 +243,6 @@ async def _score(trajectory: Trajectory, episode: Episode, scorers: Sequence[Sco
 
 def attach(policy: Any) -> None:
     """Give a policy that holds a local model its decoder."""
-    if getattr(policy, "model", None) is not None and policy.generator is None:
+    if hasattr(policy, "generator") and policy.generator is None:
         policy.generator = Generator(policy.model, policy.renderer.stop_ids, context=policy.context)
         policy.generator.decode = policy.renderer.decode

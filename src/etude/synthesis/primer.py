@@ -19,8 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from etude import curation
-from etude.environments import desk
+from etude.core.parts import PACKAGE, build
 from etude.rendering import tools as plain
 from etude.trajectory import Message, ToolCall
 
@@ -43,14 +42,16 @@ def docstrings() -> list[str]:
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
                 found += re.split(r"\n\s*\n", ast.get_docstring(node) or "")
     paragraphs = [" ".join(text.split()) for text in found]
-    return list(dict.fromkeys(text for text in paragraphs if len(text) > 40 and sum(map(_is_word, text)) > 0.9 * len(text)))
+    return list(
+        dict.fromkeys(text for text in paragraphs if len(text) > 40 and sum(map(_is_word, text)) > 0.9 * len(text))
+    )
 
 
 def _is_word(character: str) -> bool:
     return character.isascii() and (character.isalpha() or character in " ,.'")
 
 
-def common_words(texts: Sequence[str], count: int = 1500) -> list[str]:
+def common_words(texts: Sequence[str], count: int = 800) -> list[str]:
     """Lower-case words of 3 to 9 letters, the most frequent first."""
     counts = Counter(word for text in texts for word in re.findall(r"\b[a-z]{3,9}\b", text))
     return [word for word, _ in counts.most_common(count)]
@@ -58,7 +59,7 @@ def common_words(texts: Sequence[str], count: int = 1500) -> list[str]:
 
 def chat() -> list[Dialogue]:
     """The general chat that comes with etude."""
-    file = Path(str(curation.__file__)).parent / "data" / "general.jsonl"
+    file = PACKAGE / "curation" / "data" / "general.jsonl"
     return [json.loads(line)["messages"] for line in file.read_text(encoding="utf-8").splitlines()]
 
 
@@ -72,9 +73,11 @@ class Primer:
 
     def word(self) -> str:
         """A real word, or one that sounds like a word."""
-        if self.rng.random() < 0.7:
+        if self.rng.random() < 0.8:
             return self.rng.choice(self.words)
-        syllables = (self.rng.choice("bdfgklmnprstvz") + self.rng.choice("aeiou") for _ in range(self.rng.randint(1, 3)))
+        syllables = (
+            self.rng.choice("bdfgklmnprstvz") + self.rng.choice("aeiou") for _ in range(self.rng.randint(1, 3))
+        )
         return "".join(syllables) + self.rng.choice("bdgklmnprstxz")
 
     def distinct(self, count: int) -> list[str]:
@@ -153,12 +156,19 @@ class Primer:
                     ("{verb} {it} on {value}", "{verb} {it} on another {field}", field, self.value),
                     ("{verb} {it} with {field} {value}", "{verb} {it}", field, self.value),
                     ("{verb} {value} on {it}", "{verb} an amount on {it}", "amount", lambda: rng.randrange(10, 65, 5)),
-                    ('{verb} "{value}" on {it}', "{verb} a note on {it}", "text", lambda: f"{self.word()} {self.word()}"),
+                    (
+                        '{verb} "{value}" on {it}',
+                        "{verb} a note on {it}",
+                        "text",
+                        lambda: f"{self.word()} {self.word()}",
+                    ),
                 ]
             )
             names = dict.fromkeys([entity, argument] if argument else [entity])
             types = {name: {"type": "integer" if name == "amount" else "string"} for name in names}
-            name = rng.choice([verb, f"{verb}_{entity}", f"{verb}_{entity}", f"{verb}_{other}", f"{self.word()}_{entity}"])
+            name = rng.choice(
+                [verb, f"{verb}_{entity}", f"{verb}_{entity}", f"{verb}_{other}", f"{self.word()}_{entity}"]
+            )
             description = description.format(verb=verb, it=it, field=field)
             parameters = {"type": "object", "properties": types, "required": list(types)}
             tools.append({"name": name, "description": description, "parameters": parameters})
@@ -169,7 +179,9 @@ class Primer:
             key = self.identifier()
             value = draw() if draw else None
             wish = ask.format(it=f"{entity} {key}", value=value)
-            said = rng.choice(["Please {}.", "Could you {}?", "{}.", "I need you to {}.", "We have to {}.", "Can you {}, please?"]).format(wish)
+            said = rng.choice(
+                ["Please {}.", "Could you {}?", "{}.", "I need you to {}.", "We have to {}.", "Can you {}, please?"]
+            ).format(wish)
             arguments = {entity: key} | ({argument: value} if argument else {})
             messages += [
                 Message("user", said[0].upper() + said[1:]),
@@ -188,7 +200,7 @@ def desk_episodes(count: int) -> list[Dialogue]:
     """Episodes of `desk` on a few domains, played by its expert."""
 
     async def play() -> list[Dialogue]:
-        world = desk(**DESK)
+        world = build("environments/desk", **DESK)
         dialogues = []
         for task in itertools.islice(world.tasks("train"), count):
             session = world.open()

@@ -4,11 +4,7 @@ It can read a short list of tools and copy arguments, not much more: enough to b
 in seconds. What it learns from is `synthesis.primer`; this file is its tokenizer, its shape and its training.
 """
 
-import contextlib
-import hashlib
 import random
-import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from etude.core.progress import progress
-from etude.policies.local import cache_directory, tiny_directory
 from etude.rendering import tools as plain
 from etude.synthesis import primer
+from etude.training.learner import Learner, Row
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -28,14 +24,20 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
-NOTATION = [plain.INSTRUCTION, '<tool_call>{"name": "', '", "arguments": {"', '"}}</tool_call>', "}}</tool_call>",
-            "<tool_response>", "</tool_response>", '": "', '", "', '": ', ": str, ", ": str): ", ": int): "]  # fmt: skip
+NOTATION = [
+    *(plain.INSTRUCTION, '<tool_call>{"name": "', '", "arguments": {"', '"}}</tool_call>', "}}</tool_call>"),
+    *("<tool_response>", "</tool_response>", '": "', '", "', '": ', ": str, ", ": str): ", ": int): "),
+]
 """Frequent pieces of the tool notation, one token each."""
 # A space is a token of its own, so that a word has the same tokens wherever it stands and copying it is one step;
 # short words take the spaces around them with them, which keeps sentences short.
-PIECE = r" (?:a|an|and|are|as|be|by|for|from|in|is|it|not|of|on|or|that|the|this|to|with) |_?\p{L}+|\p{N}|\n+| +|[^\s\p{L}\p{N}]+"
+SHORT = "a|an|and|are|as|be|by|for|from|in|is|it|not|of|on|or|that|the|this|to|with"
+PIECE = rf" (?:{SHORT}) |_?\p{{L}}+|\p{{N}}|\n+| +|[^\s\p{{L}}\p{{N}}]+"
 VOCABULARY = 2048
 LONGEST = 320  # tokens of one training row
+STEPS, BATCH_TOKENS = 600, 1536
+MIX = {"text": 0.05, "chat": 0.03, "echo": 0.07, "lookup": 0.1, "errand": 0.4, "desk": 0.35}
+"""Share of each kind of row."""
 
 SHAPE = {
     "hidden_size": 192,
@@ -78,7 +80,7 @@ def train_tokenizer(texts: Sequence[str]) -> Any:
     )
 
 
-def start_copying(model: Any, emb=0.1) -> None:
+def start_copying(model: Any, spread: float = 0.1) -> None:
     """Begin with a copying circuit instead of waiting for one to form, which alone takes longer than we have.
 
     Two-step copying ("induction heads"), Olsson et al. 2022, arXiv:2209.11895: a head of the first layer brings each
@@ -104,9 +106,9 @@ def start_copying(model: Any, emb=0.1) -> None:
     first, second = ((pair >= 6) & (pair < 11)).float()[:, None], (pair >= 11).float()[:, None]
     with torch.no_grad():
         embedding = model.get_input_embeddings().weight
-        embedding.normal_(std=emb)
-        embedding[:, 0] = 3 * emb
-        constant = 3 * emb / embedding.square().mean().sqrt()  # channel 0 after normalisation
+        embedding.normal_(std=spread)
+        embedding[:, 0] = 3 * spread
+        constant = 3 * spread / embedding.square().mean().sqrt()  # channel 0 after normalisation
         for depth, layer in enumerate(model.get_decoder().layers):
             q = layer.self_attn.q_proj.weight.view(-1, width, channels)
             k = layer.self_attn.k_proj.weight.view(-1, width, channels)
@@ -133,95 +135,102 @@ def chatml(dialogue: primer.Dialogue) -> str:
 
 
 class Lessons:
-    """Batches of rows to train on; the same seed draws the same ones."""
+    """Rows to train on; the same seed draws the same ones."""
 
-    def __init__(self, seed: int, mix: dict, desk_n=1500, context=0.1):
+    def __init__(self, seed: int, desk_episodes: int):
         self.rng = random.Random(seed)
-        self.texts = primer.docstrings()
-        self.mix, self.context = mix, context
-        self.primer = primer.Primer(primer.common_words(self.texts), seed)
-        self.pool = {"text": self.texts, "chat": [chatml(d) for d in primer.chat()], "desk": [chatml(d) for d in primer.desk_episodes(desk_n)]}
-        self.tokenizer = train_tokenizer(
-            self.texts[::2] + self.pool["chat"] * 3 + self.pool["desk"][:400] + [chatml(self.primer.errand()) for _ in range(1000)]
-            + [chatml(self.primer.lookup()) for _ in range(500)]
-        )
-        self.pos = {k: len(v) for k, v in self.pool.items()}
-        self.start = self.tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
-        self.end = self.tokenizer.eos_token_id
+        texts = primer.docstrings()
+        self.primer = primer.Primer(primer.common_words(texts), seed)
+        self.pools = {
+            "text": ["\n".join(texts[i : i + 3]) for i in range(0, len(texts), 3)],
+            "chat": [chatml(d) for d in primer.chat()],
+            "desk": [chatml(d) for d in primer.desk_episodes(desk_episodes)],
+        }
+        examples = [chatml(self.primer.errand()) for _ in range(1000)] + [
+            chatml(self.primer.lookup()) for _ in range(500)
+        ]
+        self.tokenizer = train_tokenizer(texts[::2] + self.pools["chat"] * 3 + self.pools["desk"][:400] + examples)
+        self.header = self.tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
 
-    def draw(self, kind):
-        if kind in self.pool:
-            pool = self.pool[kind]
-            if self.pos[kind] >= len(pool):
-                self.rng.shuffle(pool); self.pos[kind] = 0
-            self.pos[kind] += 1
-            if kind == "text":
-                n = self.pos[kind]
-                self.pos[kind] += 2
-                return "\n".join(pool[n-1:n+2])
-            return pool[self.pos[kind] - 1]
-        return chatml(getattr(self.primer, kind)())
+    def batch(self, tokens: int) -> list[Row]:
+        """Rows of at least `tokens` tokens in all: text is trained whole at half weight, of dialogues the answers."""
+        made: list[Row] = []
+        while sum(len(row.ids_P) for row in made) < tokens:
+            kind = self.rng.choices(list(MIX), list(MIX.values()))[0]
+            text = self.rng.choice(self.pools[kind]) if kind in self.pools else chatml(getattr(self.primer, kind)())
+            ids_P = np.array(self.tokenizer.encode(text, add_special_tokens=False)[:LONGEST], np.int32)
+            weight_P = np.full(len(ids_P), 0.5, np.float32) if kind == "text" else self._answers(ids_P)
+            weight_P[0] = 0
+            mask_P = weight_P > 0
+            if mask_P.any():
+                made.append(Row(ids_P, mask_P, weight_P[mask_P], np.full(int(mask_P.sum()), np.nan, np.float32)))
+        return made
 
-    def batch(self, tokens: int, share=None):
-        from etude.training.learner import Row
-        mix = share or self.mix
-        out, total = [], 0
-        while total < tokens:
-            kinds = self.rng.choices(list(mix), list(mix.values()), k=8)
-            encs = self.tokenizer._tokenizer.encode_batch([self.draw(k) for k in kinds], add_special_tokens=False)
-            for k, e in zip(kinds, encs):
-                ids = np.array(e.ids[:LONGEST], np.int32)
-                weight = np.ones(len(ids), np.float32) * (0.5 if k == "text" else self.context if k == "chat" else 0)
-                if k != "text":
-                    a, b, c = self.start
-                    at = np.flatnonzero((ids[:-2] == a) & (ids[1:-1] == b) & (ids[2:] == c)) + 3
-                    for s in at:
-                        e_ = np.flatnonzero(ids[s:] == self.end)
-                        weight[s : s + e_[0] + 1 if len(e_) else len(ids)] = 1
-                mask = weight > 0; mask[0] = False
-                out.append(Row(ids, mask, weight[mask], np.full(mask.sum(), np.nan, np.float32)))
-                total += len(ids)
-        return out
+    def _answers(self, ids_P: np.ndarray) -> np.ndarray:
+        """float32 [P]; 1 on what the assistant says, its stop token included."""
+        weight_P = np.zeros(len(ids_P), np.float32)
+        ids, size = ids_P.tolist(), len(self.header)
+        for start in range(size, len(ids)):
+            if ids[start - size : start] == self.header:
+                end = (
+                    ids.index(self.tokenizer.eos_token_id, start) + 1
+                    if self.tokenizer.eos_token_id in ids[start:]
+                    else None
+                )
+                weight_P[start:end] = 1
+        return weight_P
 
 
-def _m(r, k):
-    m = np.zeros(len(r.ids_P), bool)
-    m[r.mask_P] = (r.weight_N == 1) | (k == "text")
-    return m
+def ensure(cache: Path | None = None, *, steps: int = STEPS) -> Path:
+    """The directory of the tiny model; trained first where it is not there yet, which takes two to three minutes.
+
+    cache: where models are kept, by default `policies.local.cache_directory()`.
+    steps: optimiser steps; fewer make a model without skill, for tests.
+    """
+    from etude.policies.local import tiny_directory
+
+    name = tiny_directory().name if steps == STEPS else f"{tiny_directory().name}-{steps}-steps"
+    target = (cache or tiny_directory().parent) / name
+    if not (target / "model.safetensors").exists():
+        train(target, steps)
+    return target
 
 
-def proto(out, steps=300, tokens=4096, lr=3e-3, mix=None, context=0.1, seed=0, micro=2048, log=True, init=0.02, betas=None, desk_n=1500, wd=0.05, curriculum=0, emb=0.1, warm=None):
-    import torch, time, logging
+def train(target: Path, steps: int, seed: int = 0) -> None:
+    """Train from nothing and write the directory; a kill on the way leaves nothing behind."""
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
-    from etude.objectives import likelihood
+
+    from etude.core.parts import load
     from etude.policies.local import local, save
-    from etude.training.learner import Learner
-    t0 = time.time()
-    L = Lessons(seed, mix, context=context, desk_n=desk_n)
-    print("data", time.time() - t0)
-    torch.manual_seed(seed)
-    tk = L.tokenizer
-    cfg = LlamaConfig(vocab_size=len(tk), pad_token_id=tk.pad_token_id, eos_token_id=tk.eos_token_id, bos_token_id=None, initializer_range=init, **SHAPE)
-    net = LlamaForCausalLM(cfg); start_copying(net, emb); save(net, tk, Path(out))
-    policy = local(str(out))
-    policy.model.config._attn_implementation = "eager"
-    learner = Learner(policy, likelihood(), lr=lr, schedule="cosine", warmup=warm or steps // 15, steps=steps, micro_tokens=micro, weight_decay=wd)
-    held = {k: [r for r in L.batch(600, {k: 1})[:8]] for k in L.mix}
-    t0 = time.time(); comp = 0; hist=[]
-    for s in range(steps):
-        share = {"echo": 0.5, "lookup": 0.5} if s < curriculum else None
-        b = L.batch(tokens, share)
-        with torch.autocast("cpu", torch.bfloat16):
-            f = learner.step_rows(b)
-        comp += sum(len(r.ids_P) for r in b); hist.append(f["loss"])
-        if s % max(1, steps // 4) == 0 or s == steps - 1:
-            nll = {}
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                for k, rows_ in held.items():
-                    lp = policy.logprob([r.ids_P for r in rows_], [_m(r, k) for r in rows_])[0]
-                    nll[k] = round(-lp.mean().item(), 3)
-            print(nll)
-            print(s, f"loss {np.mean(hist[-10:]):.3f} gn {f['gradient_norm']:.2f} {comp/(time.time()-t0):.0f} tok/s {time.time()-t0:.0f} s", flush=True)
-    policy.model.config._attn_implementation = "sdpa"
-    policy.save(out)
-    return policy, L
+
+    lessons = Lessons(seed, desk_episodes=min(1500, 10 * steps))
+    tokenizer = lessons.tokenizer
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        **SHAPE,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+        start_copying(model)
+    with tempfile.TemporaryDirectory() as start:
+        save(model, tokenizer, Path(start) / "tiny")
+        policy = local(str(Path(start) / "tiny"))
+    learner = Learner(
+        policy,
+        load("objectives/likelihood")(),
+        lr=2e-3,
+        schedule="cosine",
+        warmup=max(steps // 15, 1),
+        steps=steps,
+        weight_decay=0.05,
+    )
+    with progress(steps, "train the tiny model", "steps") as advance:
+        for _ in range(steps):
+            learner.step_rows(lessons.batch(BATCH_TOKENS))
+            advance()
+    policy.save(target)

@@ -13,4 +13,15 @@ from etude.trajectory.graph import (
     episodes,
 )
 
-__all__ = ["Boundary", "Episode", "Failure", "Image", "Message", "Node", "StopReason", "ToolCall", "Trajectory", "episodes"]
+__all__ = [
+    "Boundary",
+    "Episode",
+    "Failure",
+    "Image",
+    "Message",
+    "Node",
+    "StopReason",
+    "ToolCall",
+    "Trajectory",
+    "episodes",
+]

@@ -1,8 +1,8 @@
 """What happened: a tree of messages with everything that was sampled.
 
-One `Trajectory` holds all episodes of one task that share a beginning: the members of a group, the branches of a search,
-the re-renderings of a dialogue. Each message is stored once; each `Node` adds the tokens (or the vector) that carried it,
-and an `Episode` is the path from a root to one leaf.
+One `Trajectory` holds all episodes of one task that share a beginning: the members of a group, the branches of a
+search, the re-renderings of a dialogue. Each message is stored once; each `Node` adds the tokens (or the vector) that
+carried it, and an `Episode` is the path from a root to one leaf.
 
 Axis suffixes: `_T` tokens of one node, `_P` tokens of a whole path, `_G` episodes of one trajectory.
 """
@@ -121,7 +121,7 @@ class Episode:
 
     leaf: int
     rewritten: list[int] = field(default_factory=list)
-    """Leaves of this episode's earlier renderings, left behind where the template rewrote history; they are trained too."""
+    """Leaves of this episode's earlier renderings, left behind where a template rewrote history; trained too."""
     seed: int = 0
     reward: float | None = None
     """The environment's reward of the whole episode; None when it failed."""
@@ -215,7 +215,9 @@ class Trajectory:
         if node.ids_T is None or node.sampled_T is None or not node.sampled_T.any():
             return
         if np.ndim(weight) and np.shape(weight) != node.ids_T.shape:
-            raise CreditError(f"trajectory {self.id} node {n}: {np.shape(weight)[0]} weights for {len(node.ids_T)} tokens")
+            raise CreditError(
+                f"trajectory {self.id} node {n}: {np.shape(weight)[0]} weights for {len(node.ids_T)} tokens"
+            )
         before_T = np.full(len(node.ids_T), np.nan, np.float32) if node.weight_T is None else node.weight_T
         added_T = np.where(np.isnan(before_T), 0.0, before_T) + weight
         node.weight_T = np.where(node.sampled_T, added_T, np.nan).astype(np.float32)

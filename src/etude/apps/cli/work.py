@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _dry_run(recipe: recipes.Recipe, out: str | None, as_json: bool) -> int:
-    from etude.apps.stages import STAGES
+    from etude.apps.run import SCHEMA
 
-    resolved = recipes.resolve(recipe, STAGES)
+    resolved = recipes.resolve(recipe, SCHEMA)
     place = out or f"runs/{rundir.run_id(resolved)}"
     names = [next(iter(stage)) for stage in resolved["stages"]]
     if as_json:
@@ -42,7 +42,7 @@ def _dry_run(recipe: recipes.Recipe, out: str | None, as_json: bool) -> int:
     print(recipes.dump(resolved), end="")
     print(f"# would run in {place}")
     for i, name in enumerate(names):
-        does = (STAGES[name].__doc__ or "").strip().split("\n")[0]
+        does = (SCHEMA[name].__doc__ or "").strip().split("\n")[0]
         print(f"#   {i} {name}" + (f": {does}" if does else ""))
     return 0
 
