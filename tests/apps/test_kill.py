@@ -6,10 +6,12 @@ import os
 import random
 import signal
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from etude.apps.run import run
 from etude.trajectory.store import Store
 
 KILLS = 20
@@ -27,17 +29,11 @@ evaluate: {tasks: 3, max_tokens: 8, max_turns: 1, losses: false}
 """
 
 
-def _live(recipe: Path, out: Path) -> None:
-    """One life of the run; forked, so that it starts at once."""
-    os.environ["ETUDE_QUIET"] = "1"
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    from etude.apps.run import run
-
-    run(str(recipe), out=str(out))
-
-
-def _start(recipe: Path, out: Path) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=_live, args=(recipe, out))
+def _start(recipe: Path, out: Path) -> BaseProcess:
+    # from a server that has imported all and computed nothing, so that a life starts at once
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["etude.apps.run", "etude.policies.local", "etude.training.online", "torch", "peft"])
+    process = context.Process(target=run, args=(str(recipe),), kwargs={"out": str(out)})
     process.start()
     return process
 

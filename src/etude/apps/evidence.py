@@ -36,7 +36,7 @@ from etude.core.recipe import Recipe
 from etude.core.rundir import atomic_write, run_id, status
 from etude.evaluation.report import Report, load_report
 from etude.evaluation.statistics import STATISTICS, Figure, Interval
-from etude.trajectory import Episode, Trajectory, episodes
+from etude.trajectory import Episode, Trajectory
 from etude.trajectory.store import Store
 
 FOLDER = Path("runs") / "evidence"
@@ -254,7 +254,8 @@ def _measured(path: Path, report: Report, when: str, measures: list[Any]) -> dic
 def _figure(report: Report, when: str, trajectories: Sequence[Trajectory], measure: Any) -> Figure:
     row, chosen = (measure, {}) if isinstance(measure, str) else next(iter(measure.items()))
     if row in MEASURES:
-        items = {t.task: MEASURES[row](t, e) for t, e in episodes(trajectories)}
+        counted = {t.task: np.sum([MEASURES[row](t, e) for e in t.episodes], 0) for t in trajectories}
+        items = {task: tuple(map(float, pair)) for task, pair in counted.items()}
         return Figure(_chosen(items, trajectories, chosen), "ratio", higher_is_better=False)
     if row not in report.figures:
         raise EtudeError(f"evidence.measure: no row {row!r}; {suggest(row, [*report.figures, *MEASURES])}")
