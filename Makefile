@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow lint evidence clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/local
 	$(BIN)/etude run quickstart
@@ -31,9 +31,6 @@ $(VENV)/local: pyproject.toml constraints.txt
 $(VENV)/dev: $(VENV)/local
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
-
-evidence: $(VENV)/dev
-	$(BIN)/etude evidence --all
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

@@ -397,7 +397,9 @@ def prepare(work: Work, data: list[Trajectory]) -> list[Trajectory]:
     return data
 
 
-def check(work: Work, data: list[Trajectory], *, mode: Literal["supervised", "reinforcement"], allow: Sequence[str]) -> None:
+def check(
+    work: Work, data: list[Trajectory], *, mode: Literal["supervised", "reinforcement"], allow: Sequence[str]
+) -> None:
     """Preflight: print warnings, raise PreflightError for what must not be trained."""
     from etude.curation.preflight import preflight as inspect
 

