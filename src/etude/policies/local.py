@@ -22,7 +22,7 @@ from etude.rendering import Renderer, TrainOnWhat
 from etude.trajectory import Message, Trajectory
 
 TOKENS_PER_FORWARD = 2048  # padded tokens in one no-gradient batch
-TINY = "1"  # version of the tiny model; `etude.synthesis.tiny` raises it with every change of what it trains
+TINY = "2"  # version of the tiny model; `etude.synthesis.tiny` raises it with every change of what it trains
 
 
 def cache_directory() -> Path:
@@ -64,7 +64,7 @@ class local:
         self.context = min(context, getattr(self.model.config, "max_position_embeddings", context))
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         small = sum(p.numel() for p in self.model.parameters()) < 20_000_000
-        best = "float32" if small or not _computes_bfloat16(self.device) else "bfloat16"
+        best = "float32" if small or not computes_bfloat16(self.device) else "bfloat16"
         wanted = best if dtype == "auto" else dtype
         if wanted not in ("float32", "bfloat16"):
             raise PolicyError(f"dtype {dtype!r} is not one of auto, bfloat16, float32")
@@ -260,7 +260,8 @@ def save(model: Any, tokenizer: Any, directory: Path) -> None:
     os.replace(temporary, directory)
 
 
-def _computes_bfloat16(device: str) -> bool:
+def computes_bfloat16(device: str) -> bool:
+    """Whether the device has instructions for bfloat16; without them it is slower than float32."""
     import torch
 
     if device.startswith("cuda"):

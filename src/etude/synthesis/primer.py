@@ -25,8 +25,20 @@ from etude.trajectory import Message, ToolCall
 
 LIBRARY_FILES = 120
 """Modules of the standard library that are read, the largest first."""
-DESK = {"difficulty": "1-2", "domains": 6}
+DESK = {"difficulty": 1, "domains": 12}
 """The tasks of `desk` whose train split is shown."""
+
+FORMS = [
+    ("{verb} {it}", "{verb} {it}", ""),
+    ("{verb} {it}", "{verb} {it}", ""),
+    ("{verb} {it} to {value}", "{verb} {it} to another FIELD", "FIELD"),
+    ("{verb} {it} on {value}", "{verb} {it} on another FIELD", "FIELD"),
+    ("{verb} {it} with FIELD {value}", "{verb} {it}", "FIELD"),
+    ("{verb} {value} on {it}", "{verb} an amount on {it}", "amount"),
+    ('{verb} "{value}" on {it}', "{verb} a note on {it}", "text"),
+]
+"""Of a made-up tool: how somebody asks for it, its description, its second argument."""
+OPENINGS = ["Please {}.", "Could you {}?", "{}.", "I need you to {}.", "We have to {}.", "Can you {}, please?"]
 
 Dialogue = list[dict[str, str]]
 """Messages as a template that knows no tools takes them: roles system, user and assistant."""
@@ -51,7 +63,7 @@ def _is_word(character: str) -> bool:
     return character.isascii() and (character.isalpha() or character in " ,.'")
 
 
-def common_words(texts: Sequence[str], count: int = 800) -> list[str]:
+def common_words(texts: Sequence[str], count: int = 1500) -> list[str]:
     """Lower-case words of 3 to 9 letters, the most frequent first."""
     counts = Counter(word for text in texts for word in re.findall(r"\b[a-z]{3,9}\b", text))
     return [word for word, _ in counts.most_common(count)]
@@ -72,13 +84,16 @@ class Primer:
     # -- words that nobody has seen ----------------------------------------------------------------------------------
 
     def word(self) -> str:
-        """A real word, or one that sounds like a word."""
-        if self.rng.random() < 0.8:
-            return self.rng.choice(self.words)
-        syllables = (
-            self.rng.choice("bdfgklmnprstvz") + self.rng.choice("aeiou") for _ in range(self.rng.randint(1, 3))
-        )
-        return "".join(syllables) + self.rng.choice("bdgklmnprstxz")
+        """A real word, one put together from the ends of two, or one that only sounds like a word."""
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.5:
+            return rng.choice(self.words)
+        if kind < 0.8:
+            head, tail = rng.choice(self.words), rng.choice(self.words)
+            return head[: rng.randint(1, 4)] + tail[-rng.randint(2, 4) :]
+        syllables = (rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.randint(1, 3)))
+        return "".join(syllables) + rng.choice("bdgklmnprstxz")
 
     def distinct(self, count: int) -> list[str]:
         """Words none of which is another's beginning."""
@@ -136,60 +151,52 @@ class Primer:
             dialogue += _exchange(question if dialogue else f"{listed} {question}", values[i])
         return dialogue
 
-    # -- desks that nobody has seen ------------------------------------------------------------------------------------
+    # -- desks that nobody has seen ----------------------------------------------------------------------------------
 
     def errand(self) -> Dialogue:
-        """Somebody asks for a few things at a desk of made-up tools; each takes one call."""
+        """Somebody asks for one thing after the other at a desk of made-up tools; each takes one call."""
         rng = self.rng
-        count = rng.randint(3, 5)
-        entity, field, other, *verbs = self.distinct(3 + count)
-        a = "an" if entity[0] in "aeiou" else "a"
-        tools: list[dict[str, Any]] = []
-        forms: list[tuple[str, str, Any]] = []  # how one asks, the argument's name, a way to draw its value
+        entity, field, place, *verbs = self.distinct(3 + rng.randint(2, 5))
+        one = f"{'an' if entity[0] in 'aeiou' else 'a'} {entity}"
+        tools, wishes = [], []
         for verb in verbs:
-            it = f"{a} {entity}"
-            ask, description, argument, draw = rng.choice(
-                [
-                    ("{verb} {it}", "{verb} {it}", "", None),
-                    ("{verb} {it}", "{verb} {it}", "", None),
-                    ("{verb} {it} to {value}", "{verb} {it} to another {field}", field, self.value),
-                    ("{verb} {it} on {value}", "{verb} {it} on another {field}", field, self.value),
-                    ("{verb} {it} with {field} {value}", "{verb} {it}", field, self.value),
-                    ("{verb} {value} on {it}", "{verb} an amount on {it}", "amount", lambda: rng.randrange(10, 65, 5)),
-                    (
-                        '{verb} "{value}" on {it}',
-                        "{verb} a note on {it}",
-                        "text",
-                        lambda: f"{self.word()} {self.word()}",
-                    ),
-                ]
-            )
-            names = dict.fromkeys([entity, argument] if argument else [entity])
-            types = {name: {"type": "integer" if name == "amount" else "string"} for name in names}
-            name = rng.choice(
-                [verb, f"{verb}_{entity}", f"{verb}_{entity}", f"{verb}_{other}", f"{self.word()}_{entity}"]
-            )
-            description = description.format(verb=verb, it=it, field=field)
-            parameters = {"type": "object", "properties": types, "required": list(types)}
-            tools.append({"name": name, "description": description, "parameters": parameters})
-            forms.append((ask.replace("{verb}", verb).replace("{field}", field), argument, draw))
-        messages = [Message("system", f"You work at the {other} of {self.word()} {self.word()}.")]
-        for i in rng.sample(range(count), rng.randint(2, count)):
-            ask, argument, draw = forms[i]
-            key = self.identifier()
-            value = draw() if draw else None
-            wish = ask.format(it=f"{entity} {key}", value=value)
-            said = rng.choice(
-                ["Please {}.", "Could you {}?", "{}.", "I need you to {}.", "We have to {}.", "Can you {}, please?"]
-            ).format(wish)
-            arguments = {entity: key} | ({argument: value} if argument else {})
+            ask, description, argument = (text.replace("FIELD", field) for text in rng.choice(FORMS))
+            names = [verb, f"{verb}_{entity}", f"{verb}_{entity}", f"{verb}_{place}", f"{self.word()}_{entity}"]
+            types = dict.fromkeys([entity, argument] if argument else [entity], "string")
+            if argument == "amount":
+                types[argument] = "integer"
+            tool = {
+                "name": rng.choice(names),
+                "description": description.format(verb=verb, it=one),
+                "parameters": {
+                    "type": "object",
+                    "properties": {name: {"type": kind} for name, kind in types.items()},
+                    "required": list(types),
+                },
+            }
+            tools.append(tool)
+            wishes.append((tool["name"], verb, ask, argument))
+        messages = [Message("system", f"You work at the {place} of {self.word()} {self.word()}.")]
+        rng.shuffle(wishes)
+        done = ""
+        for name, verb, ask, argument in wishes:
+            arguments: dict[str, Any] = {entity: self.identifier()}
+            if argument:
+                arguments[argument] = self._argument(argument)
+            wish = ask.format(verb=verb, it=f"{entity} {arguments[entity]}", value=arguments.get(argument))
+            said = rng.choice(OPENINGS).format(wish)
             messages += [
                 Message("user", said[0].upper() + said[1:]),
-                Message("assistant", tool_calls=(ToolCall(tools[i]["name"], arguments),)),
+                Message("assistant", tool_calls=(ToolCall(name, arguments),)),
                 Message("tool", "ok"),
-                Message("assistant", f"{entity.capitalize()} {key} is {verbs[i]}ed."),
             ]
-        return plain.as_plain_chat(messages, tools)
+            done = f"{entity.capitalize()} {arguments[entity]} is {verb}ed."
+        return plain.as_plain_chat([*messages, Message("assistant", done)], tools)
+
+    def _argument(self, name: str) -> Any:
+        if name == "amount":
+            return self.rng.randrange(10, 65, 5)
+        return f"{self.word()} {self.word()}" if name == "text" else self.value()
 
 
 def _exchange(question: str, answer: str) -> Dialogue:
