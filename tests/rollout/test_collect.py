@@ -165,6 +165,17 @@ async def test_64_episodes_twice_are_bit_identical(load_policy):
     assert facts(first) != facts(other)
 
 
+async def test_what_was_played_before_changes_no_bit(load_policy):
+    world = Talk(turns=3, score=lambda text: len(text) / 1000)
+    fresh, used = load_policy(), load_policy()
+    expected = await play(fresh, world, 4, group=2, sampling=WHOLE, seed=5)
+    await play(used, world, 4, group=2, sampling=WHOLE, seed=5)
+    before = used.generator.counters.prefilled
+    assert facts(await play(used, world, 4, group=2, sampling=WHOLE, seed=5)) == facts(expected)
+    # the same prompts were computed, not taken from the cache, so a resumed run makes the same batches
+    assert used.generator.counters.prefilled - before == fresh.generator.counters.prefilled == before
+
+
 async def test_members_of_a_group_and_turns_draw_different_numbers():
     class Seeds:
         name, version, seen = "seeds", 0, []

@@ -227,7 +227,7 @@ async def practise(
                 moved.append(await forward_kl(work.policy, list(work.store.read([f"{work.name}-000001"]))))
                 if moved[-1] > guard:
                     raise _Moved
-            return await play(
+            trajectories = await play(
                 work.policy,
                 draw(work, split, tasks, stream=(work.phase, step)),
                 agent=work.agent,
@@ -239,10 +239,11 @@ async def practise(
                 name=f"{work.name}/{step + 1}/",
                 on_episode=advance,
             )
+            if step == 0:  # before anything is trained on; weights come later, from credit
+                check(work, trajectories, mode="reinforcement", allow=["no_gradient"])
+            return trajectories
 
         def on_step(step: int, figures: dict[str, float], trajectories: list[Trajectory]) -> None:
-            if step == 1:
-                check(work, trajectories, mode="reinforcement", allow=["no_gradient"])
             work.put(trajectories, f"{step:06d}")
             distance = {"kl": moved[-1]} if moved else {}
             work.directory.metrics.append({"stage": work.name, "step": step, **figures, **distance})

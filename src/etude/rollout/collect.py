@@ -143,6 +143,11 @@ async def collect(
     on_episode: called after each episode, for progress.
     """
     attach(policy)
+    generator: Generator | None = getattr(policy, "generator", None)
+    if generator is not None and not generator.live:
+        # a beginning kept from earlier play changes how a prompt is batched, and so the last bits of its numbers: a run
+        # that resumes here has none, and must sample the same
+        generator.invalidate()
     room = asyncio.Semaphore(concurrency)
     trajectories = [
         Trajectory(

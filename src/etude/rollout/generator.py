@@ -190,10 +190,15 @@ class Generator:
             self.live -= 1
 
     def invalidate(self) -> None:
-        """Forget all keys and values: the weights have changed. Raises PolicyError while a request is being decoded."""
+        """Forget all keys and values, because the weights changed or nothing may depend on what was played before.
+
+        Raises PolicyError while a request is being decoded.
+        """
         running = sum(not slot.request.future.done() for slot in self._slots if slot.request)
         if running:
-            raise PolicyError(f"the weights changed while {running} requests were being decoded; await them first")
+            raise PolicyError(
+                f"{running} requests were being decoded; await them before the weights or the cache change"
+            )
         for slot in self._slots:
             slot.request, slot.ids = None, slot.ids[:0]
 
