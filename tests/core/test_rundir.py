@@ -167,3 +167,13 @@ def test_log_and_write(tmp_path: Path):
         run.log("second")
         assert run.write("report.html", "<p>é").read_text(encoding="utf-8") == "<p>é"
     assert [line.split("  ")[1] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["first", "second"]
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path):
+    RunDirectory(tmp_path, RECIPE).close()
+    checkpoint = tmp_path / "checkpoints" / ".03-train-000001.tmp"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".report.html.1.tmp").write_bytes(b"half")
+    RunDirectory(tmp_path, RECIPE).close()
+    assert not list(tmp_path.rglob(".*.tmp"))

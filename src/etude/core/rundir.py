@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -119,7 +120,8 @@ class RunDirectory:
         self._lock = _lock(self.path / "lock")
         try:
             for left in (*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
-                left.unlink()
+                # a checkpoint dies as a folder, anything else as a file
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             self._check_recipe(recipe)
             self.state = read_state(self.path)
             self.metrics = Lines(self.path / "metrics.jsonl")
