@@ -129,7 +129,7 @@ class Learner:
         exact = all(p.dtype == torch.float32 for p in self.parameters)
         self.masters = self.parameters if exact else [p.detach().float().clone() for p in self.parameters]
         self.optimiser = torch.optim.AdamW(
-            self.masters, lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, foreach=True
+            self.masters, lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True
         )
         self.done = 0
         self.tokens_trained = 0
