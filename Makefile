@@ -16,8 +16,8 @@ test-slow: $(VENV)/dev
 	$(BIN)/pytest -m slow
 
 lint: $(VENV)/dev
-	$(BIN)/ruff check src tests examples
-	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff format --check src tests examples benchmarks
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

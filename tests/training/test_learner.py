@@ -10,8 +10,9 @@ from etude.core.errors import CheckpointError, PartError
 from etude.core.parts import build
 from etude.objectives import clipped, likelihood
 from etude.protocols import Batch
-from etude.training.learner import Learner, load_weights, micro_batches, rows
+from etude.training.learner import Learner, load_weights, rows
 from etude.trajectory import Episode, Message, Trajectory
+from etude.trajectory.forest import forest
 
 from .conftest import Gradients, flat, tree
 
@@ -64,13 +65,6 @@ def test_nodes_without_tokens_are_passed_over():
     assert [len(r.ids_P) for r in rows([trajectory])] == [15]
 
 
-def test_micro_batches_hold_like_lengths_and_no_more_than_their_tokens(dialogues):
-    batch = rows(dialogues)
-    made = list(micro_batches(batch, 30))
-    assert sorted(len(r.ids_P) for m in made for r in m) == sorted(len(r.ids_P) for r in batch)
-    assert [[len(r.ids_P) for r in m] for m in made] == [[27], [15, 14], [12, 11], [9]]
-
-
 # -- gradients -----------------------------------------------------------------------------------------------------
 
 
@@ -105,6 +99,20 @@ def test_a_tree_trains_as_its_episodes_apart(policy):
     torch.testing.assert_close(together, separate, rtol=0, atol=1e-6)
     assert figures["loss"] == pytest.approx(others["loss"], abs=1e-6)
     assert (figures["tokens"], others["tokens"]) == (15, 21)
+
+
+def test_what_rows_share_is_computed_once_to_the_same_gradient(policy):
+    """Two groups of three with prompts of 40 tokens: a third of the tokens, forward and backward."""
+    shape = {0: (None, 40, False), **{n: (0, 3 + n, True) for n in (1, 2, 3)}}
+    groups = [tree(shape, [1, 2, 3], seed=seed) for seed in range(2)]
+    for group in groups:
+        group.weigh([1.0, -0.5, 0.25])
+    learner = Learner(policy, clipped(), micro_tokens=300)
+    shared = Gradients(learner).of(groups)[0]
+    computed, learner.tokens_computed, learner.micro_tokens = learner.tokens_computed, 0, 1
+    alone = Gradients(learner).of(groups)[0]
+    assert (computed, learner.tokens_computed) == (2 * (40 + 4 + 5 + 6), 2 * (3 * 40 + 4 + 5 + 6))
+    assert (shared - alone).norm() < 1e-5 * alone.norm()
 
 
 def test_by_the_mean_over_tokens_a_tree_differs_from_its_episodes_by_its_size_alone(policy):
@@ -296,7 +304,7 @@ def test_the_reference_stays_where_the_learner_began(load_policy, dialogues, wei
     if weights == "lora":
         row = rows(dialogues)
         with policy.adapters_off(), torch.no_grad():
-            base = policy.logprob([r.ids_P for r in row], [r.mask_P for r in row])[0]
+            base = policy.logprob(forest([r.ids_P for r in row], 2048), [r.mask_P for r in row])[0]
         torch.testing.assert_close(base.sort().values, now.reference_logprob_N.sort().values)
     # a later learner of the same policy begins where this one ended, adapters included
     later = Seen("reference")
@@ -327,7 +335,9 @@ def test_a_divergence_from_the_reference_is_paid_for(load_policy, dialogues):
         start = load_policy()
         row = rows(dialogues)
         with torch.no_grad():
-            a, b = (p.logprob([r.ids_P for r in row], [r.mask_P for r in row])[0] for p in (policy, start))
+            a, b = (
+                p.logprob(forest([r.ids_P for r in row], 2048), [r.mask_P for r in row])[0] for p in (policy, start)
+            )
         return float((a - b).abs().mean())
 
     assert drift(5.0) < 0.7 * drift(1e-6)

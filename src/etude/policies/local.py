@@ -20,6 +20,7 @@ from etude.core.parts import part
 from etude.protocols import Action, Sampling
 from etude.rendering import Renderer, TrainOnWhat
 from etude.trajectory import Message, Trajectory
+from etude.trajectory.forest import Tree, batches, forest
 
 TOKENS_PER_FORWARD = 2048  # padded tokens in one no-gradient batch
 TINY = "2"  # version of the tiny model; `etude.synthesis.tiny` raises it with every change of what it trains
@@ -71,6 +72,7 @@ class local:
         self.dtype = getattr(torch, wanted)
         self.model.to(device=self.device, dtype=self.dtype).eval()
         self.generator: Any = None
+        self.reach = _reach(self.model)
 
     # -- acting ----------------------------------------------------------------------------------------------------
 
@@ -118,31 +120,40 @@ class local:
 
     def logprob(
         self,
-        sequences: Sequence[np.ndarray],
+        trees: Sequence[Tree],
         masks: Sequence[np.ndarray],
         *,
         temperature: float = 1.0,
         entropy: bool = False,
     ) -> tuple[Any, Any]:
-        """Log-probability of each row's masked tokens, with gradient: float32 [N] in row order, and entropy or None.
+        """Log-probability of the masked tokens, with gradient: float32 [N], and entropy [N] or None.
 
-        sequences: int32 [P] each. masks: bool [P] each; a row's first token has no probability and must not be masked
-        in. Logits are computed for masked tokens alone.
+        trees: the sequences, as `trajectory.forest` lays them out; N goes through the trees in their order, and through
+            the rows of each.
+        masks: bool [P] of each sequence, by its number in `Tree.rows`. A sequence's first token has no probability and
+            must not be masked in. Logits are computed for masked tokens alone.
         """
         import torch
 
-        width = max(map(len, sequences))
-        ids_RP = torch.full((len(sequences), width), self.renderer.pad_id)
-        take_RP = torch.zeros(len(sequences), width, dtype=torch.bool)
-        for r, (ids_P, mask_P) in enumerate(zip(sequences, masks, strict=True)):
-            ids_RP[r, : len(ids_P)] = torch.from_numpy(np.asarray(ids_P, np.int64))
-            take_RP[r, : len(ids_P)] = torch.from_numpy(np.asarray(mask_P, bool))
-        ids_RP, take_RP = ids_RP.to(self.device), take_RP.to(self.device)
-        # rows are padded on the right and attention is causal, so padding cannot reach a real token: no mask needed
-        hidden_RPC = self.model.get_decoder()(input_ids=ids_RP, use_cache=False).last_hidden_state
-        hidden_NC = hidden_RPC[:, :-1][take_RP[:, 1:]]
-        logits_NV = self.model.get_output_embeddings()(hidden_NC).float() / temperature
-        chosen_N = ids_RP[:, 1:][take_RP[:, 1:]]
+        width = max(len(tree.ids_L) for tree in trees)
+        ids_BL = torch.full((len(trees), width), self.renderer.pad_id)
+        before, chosen = [], []  # where the token lies that each masked one follows, and its id
+        for b, tree in enumerate(trees):
+            ids_BL[b, : len(tree.ids_L)] = torch.from_numpy(tree.ids_L.astype(np.int64))
+            for r, index_P in zip(tree.rows, tree.index, strict=True):
+                at = np.flatnonzero(masks[r])
+                before.append(b * width + index_P[at - 1])
+                chosen.append(tree.ids_L[index_P[at]])
+        before_N, chosen_N = (
+            torch.from_numpy(np.concatenate(x).astype(np.int64)).to(self.device) for x in (before, chosen)
+        )
+        hidden_BLC = self.model.get_decoder()(
+            input_ids=ids_BL.to(self.device), use_cache=False, **self._sight(trees, width)
+        )
+        logits_NV = (
+            self.model.get_output_embeddings()(hidden_BLC.last_hidden_state.flatten(0, 1)[before_N]).float()
+            / temperature
+        )
         logprob_N = -torch.nn.functional.cross_entropy(logits_NV, chosen_N, reduction="none")
         entropy_N = None
         if entropy:
@@ -150,19 +161,34 @@ class local:
             entropy_N = -(all_NV.exp() * all_NV).sum(-1)
         return logprob_N, entropy_N
 
+    def _sight(self, trees: Sequence[Tree], width: int) -> dict[str, Any]:
+        """What a token may look at and where it stands, as arguments of the model."""
+        import torch
+
+        if all(len(tree.rows) == 1 for tree in trees):  # padding is on the right, so causal attention never reaches it
+            return {}
+        may_BLL = torch.eye(width, dtype=torch.bool).repeat(len(trees), 1, 1)
+        position_BL = torch.zeros(len(trees), width, dtype=torch.long)
+        for b, tree in enumerate(trees):
+            may_BLL[b, : len(tree.ids_L), : len(tree.ids_L)] = torch.from_numpy(tree.ancestors())
+            position_BL[b, : len(tree.ids_L)] = torch.from_numpy(tree.position_L)
+        bias_BLL = torch.zeros(may_BLL.shape, dtype=self.dtype).masked_fill(~may_BLL, torch.finfo(self.dtype).min)
+        return {"attention_mask": bias_BLL[:, None].to(self.device), "position_ids": position_BL.to(self.device)}
+
     async def logprobs(self, sequences: Sequence[np.ndarray], starts: Sequence[int]) -> list[np.ndarray]:
         """See protocols.LanguageModel.logprobs."""
         import torch
 
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        masks = [np.arange(len(ids_P)) >= max(start, 1) for ids_P, start in zip(sequences, starts, strict=True)]
         with torch.inference_mode():
-            for batch in length_batches([len(sequences[i]) for i in order], TOKENS_PER_FORWARD):
-                rows = [order[b] for b in batch]
-                masks = [np.arange(len(sequences[i])) >= max(starts[i], 1) for i in rows]
-                logprob_N = self.logprob([sequences[i] for i in rows], masks)[0].cpu().numpy()
-                for i, values in zip(rows, np.split(logprob_N, np.cumsum([m.sum() for m in masks])[:-1]), strict=True):
-                    found[i] = values if starts[i] >= 1 else np.concatenate([[np.nan], values]).astype(np.float32)
+            for trees in batches(forest(sequences, TOKENS_PER_FORWARD, self.reach), TOKENS_PER_FORWARD):
+                logprob_N = self.logprob(trees, masks)[0].cpu().numpy()
+                rows = [r for tree in trees for r in tree.rows]
+                for r, values in zip(
+                    rows, np.split(logprob_N, np.cumsum([masks[r].sum() for r in rows])[:-1]), strict=True
+                ):
+                    found[r] = values if starts[r] >= 1 else np.concatenate([[np.nan], values]).astype(np.float32)
         return found
 
     # -- weights ---------------------------------------------------------------------------------------------------
@@ -184,20 +210,16 @@ class local:
             yield
 
 
-def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Cut rows, sorted by length, into batches of at most `budget` padded tokens (or one row).
+def _reach(model: Any) -> float:
+    """The context, in tokens, at which a token's attention takes as long as its weights (see `trajectory.forest`).
 
-    >>> list(length_batches([2, 3, 5, 9], 10))
-    [[0, 1], [2], [3]]
+    A token takes 2 FLOPs per weight below the head, and 4 per channel and token that it looks at; those are
+    1.7 times as slow, measured on a CPU with models of 2 and 135 million parameters (`benchmarks/shared_prefix.py`).
     """
-    batch: list[int] = []
-    for i, length in enumerate(lengths):
-        if batch and length * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+    config = model.config.get_text_config()
+    channels = config.num_hidden_layers * config.num_attention_heads * getattr(config, "head_dim", 64)
+    head = model.get_output_embeddings().weight.numel()
+    return 2 * (sum(p.numel() for p in model.parameters()) - head) / (1.7 * 4 * channels)
 
 
 def resolve(model: str) -> Path | str:

@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 
 from etude.core.errors import PolicyError
 from etude.protocols import Sampling
+from etude.trajectory.forest import common
 
 ATTENTION = "etude_ragged"
 COPY_AT_LEAST = 16  # a shared beginning shorter than this is not worth waiting for
@@ -316,9 +317,9 @@ class Generator:
             if len(plan.slots) + len(admitted) >= self.active:
                 later.append(request)
                 continue
-            shared = [_common(slot.ids, request.prompt) for slot in self._slots]
+            shared = [common(slot.ids, request.prompt) for slot in self._slots]
             best = int(np.argmax(shared))
-            coming = max((_common(self._request(i).prompt, request.prompt) for i in admitted), default=0)
+            coming = max((common(self._request(i).prompt, request.prompt) for i in admitted), default=0)
             if coming >= shared[best] + COPY_AT_LEAST:
                 later.append(request)
                 continue
@@ -382,13 +383,6 @@ class Generator:
     def decode(self, ids: list[int]) -> str:
         """Text of ids, for stop strings; set by the policy that owns the tokenizer."""
         raise PolicyError("stop strings need the policy's tokenizer: set generator.decode")
-
-
-def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """Length of the longest common beginning."""
-    n = min(len(a), len(b))
-    different = np.flatnonzero(a[:n] != b[:n])
-    return int(different[0]) if len(different) else n
 
 
 def sample(logits_MV: torch.Tensor, uniform_M: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,12 +1,13 @@
 """Weighted trajectories -> changed weights. The learner knows no method: it reads one weight per sampled token.
 
-A step turns trajectories into rows (one per path, each sampled node in exactly one of them), cuts them into
-micro-batches of like length, adds up the objective's gradients in float32 and moves the parameters once. Where the
-model computes in bfloat16, float32 master weights are kept, because updates below bfloat16's resolution would vanish.
+A step turns trajectories into rows (one per path, each sampled node in exactly one of them), lays rows that begin alike
+out as trees, so that what they share is computed once, cuts these into micro-batches of like size, adds up the
+objective's gradients in float32 and moves the parameters once. Where the model computes in bfloat16, float32 master
+weights are kept, because updates below bfloat16's resolution would vanish.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from etude.core import parts
 from etude.core.errors import CheckpointError, PartError
 from etude.protocols import Batch, Objective, Weights
 from etude.trajectory import Trajectory
+from etude.trajectory.forest import Tree, batches, forest
 
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -73,18 +75,6 @@ def _row(trajectory: Trajectory, leaf: int, seen: set[int]) -> Row | None:
     last = int(np.flatnonzero(mask_P)[-1]) + 1  # what follows the last weighted token is never computed
     ids_P, mask_P, weight_P = np.concatenate(ids)[:last], mask_P[:last], weight_P[:last]
     return Row(ids_P, mask_P, weight_P[mask_P].astype(np.float32), np.concatenate(logprobs)[:last][mask_P])
-
-
-def micro_batches(batch: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
-    """Rows of like length together, at most `tokens` padded tokens each; longest first, so that memory peaks early."""
-    current: list[Row] = []
-    for row in sorted(batch, key=lambda r: len(r.ids_P), reverse=True):
-        if current and len(current[0].ids_P) * (len(current) + 1) > tokens:
-            yield current
-            current = []
-        current.append(row)
-    if current:
-        yield current
 
 
 class Learner:
@@ -150,8 +140,10 @@ class Learner:
             return figures | {"loss": 0.0, "gradient_norm": 0.0, "lr": 0.0}
         total = 0.0
         gradients = [torch.zeros_like(m) for m in self.masters]
-        for micro in micro_batches(batch, self.micro_tokens):
-            loss, metrics = self.objective(self._batch(micro, tokens, len(batch)))
+        trees = forest([r.ids_P for r in batch], self.micro_tokens, self.policy.reach)
+        for micro in batches(trees, self.micro_tokens):
+            own = [batch[r] for tree in micro for r in tree.rows]
+            loss, metrics = self.objective(self._batch(micro, batch, own, tokens))
             loss.backward()
             with torch.no_grad():
                 for gradient, parameter in zip(gradients, self.parameters, strict=True):
@@ -159,42 +151,43 @@ class Learner:
                         gradient += parameter.grad.float()
                         parameter.grad = None
             total += loss.item()
-            share = sum(int(r.mask_P.sum()) for r in micro) / tokens
+            share = sum(int(r.mask_P.sum()) for r in own) / tokens
             for name, value in metrics.items():
                 figures[name] = figures.get(name, 0.0) + share * value
         norm = self._move(gradients)
         self.tokens_trained += tokens
-        self.tokens_computed += sum(len(r.ids_P) for r in batch)
+        self.tokens_computed += sum(len(tree.ids_L) for tree in trees)
         self.policy.changed()
         return figures | {"loss": total, "gradient_norm": norm, "lr": self.optimiser.param_groups[0]["lr"]}
 
-    def _batch(self, micro: Sequence[Row], tokens: int, sequences: int) -> Batch:
-        ids, masks = [r.ids_P for r in micro], [r.mask_P for r in micro]
-        needs = self.objective.needs
-        logprob_N, entropy_N = self.policy.logprob(ids, masks, temperature=self.temperature, entropy="entropy" in needs)
+    def _batch(self, trees: Sequence[Tree], batch: Sequence[Row], own: Sequence[Row], tokens: int) -> Batch:
+        masks, needs = [r.mask_P for r in batch], self.objective.needs
+        logprob_N, entropy_N = self.policy.logprob(
+            trees, masks, temperature=self.temperature, entropy="entropy" in needs
+        )
         device = logprob_N.device
-        old_N = torch.from_numpy(np.concatenate([r.old_logprob_N for r in micro])).to(device)
-        length_S = torch.tensor([int(m.sum()) for m in masks], device=device)
+        old_N = torch.from_numpy(np.concatenate([r.old_logprob_N for r in own])).to(device)
+        length_S = torch.tensor([int(r.mask_P.sum()) for r in own], device=device)
         return Batch(
             logprob_N=logprob_N,
-            weight_N=torch.from_numpy(np.concatenate([r.weight_N for r in micro])).to(device),
+            weight_N=torch.from_numpy(np.concatenate([r.weight_N for r in own])).to(device),
             old_logprob_N=torch.where(old_N.isnan(), logprob_N.detach(), old_N),
-            sequence_N=torch.repeat_interleave(torch.arange(len(micro), device=device), length_S),
+            sequence_N=torch.repeat_interleave(torch.arange(len(own), device=device), length_S),
             length_S=length_S,
             tokens=tokens,
-            sequences=sequences,
+            sequences=len(batch),
             max_length=self.max_length,
-            reference_logprob_N=self._reference_logprob(ids, masks) if "reference" in needs else None,
+            reference_logprob_N=self._reference_logprob(trees, masks) if "reference" in needs else None,
             entropy_N=entropy_N,
         )
 
     @torch.no_grad()
-    def _reference_logprob(self, ids: list[np.ndarray], masks: list[np.ndarray]) -> torch.Tensor:
+    def _reference_logprob(self, trees: Sequence[Tree], masks: Sequence[np.ndarray]) -> torch.Tensor:
         tuned = [p.data for p in self.parameters]
         try:
             for parameter, value in zip(self.parameters, self.reference, strict=True):
                 parameter.data = value
-            return self.policy.logprob(ids, masks, temperature=self.temperature)[0]
+            return self.policy.logprob(trees, masks, temperature=self.temperature)[0]
         finally:
             for parameter, value in zip(self.parameters, tuned, strict=True):
                 parameter.data = value

@@ -1,0 +1,93 @@
+"""Token sequences that begin alike, laid out as trees so that a shared beginning is computed once.
+
+Members of a group share their prompt, branches of a search the way to their fork, turns of a dialogue that a template
+renders anew all that it left alone. A tree keeps each token once, with its depth as its position; a token may look at
+its ancestors alone, so a path through the tree reads exactly as the sequence by itself.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tree:
+    """L tokens that hold several sequences."""
+
+    ids_L: np.ndarray
+    """int32 [L]"""
+    position_L: np.ndarray
+    """int [L]; depth, from 0: a token's position in every sequence that it belongs to."""
+    rows: list[int]
+    """Which of the sequences it holds."""
+    index: list[np.ndarray]
+    """int [P] for each of `rows`: where the sequence's tokens lie."""
+
+    def ancestors(self) -> np.ndarray:
+        """Which tokens each token may look at: bool [L, L], itself and all before it on its path."""
+        may_LL = np.zeros((len(self.ids_L), len(self.ids_L)), bool)
+        for index_P in self.index:
+            may_LL[np.ix_(index_P, index_P)] |= np.tri(len(index_P), dtype=bool)
+        return may_LL
+
+
+def forest(sequences: Sequence[np.ndarray], most: int, reach: float = math.inf) -> list[Tree]:
+    """Lay sequences out as trees, each sequence in one of them.
+
+    A sequence joins the one that begins most like it where that is the cheaper, and while the tree stays within `most`
+    tokens. Attention inside a tree is dense, so L tokens cost L (1 + L / reach).
+
+    sequences: int32 [P] each, none empty. reach: context at which a token's attention costs as much as its weights do.
+
+    >>> a, b, c = np.array([1, 2, 3, 4]), np.array([1, 2, 9]), np.array([5, 6])
+    >>> [(t.ids_L.tolist(), t.position_L.tolist(), t.rows) for t in forest([a, b, c], 2048)]
+    [([1, 2, 3, 4, 9], [0, 1, 2, 3, 2], [0, 1]), ([5, 6], [0, 1], [2])]
+    """
+
+    def cost(tokens: int) -> float:
+        return tokens * (1 + tokens / reach)
+
+    trees: list[Tree] = []
+    previous = None
+    # in lexicographic order the sequence before is the one that begins most like it; big-endian bytes sort like numbers
+    for r in sorted(range(len(sequences)), key=lambda r: np.asarray(sequences[r]).astype(">u4").tobytes()):
+        ids_P = np.asarray(sequences[r], np.int32)
+        shared = 0 if previous is None else common(previous, ids_P)
+        own, size = len(ids_P) - shared, len(trees[-1].ids_L) if trees else 0
+        if shared and size + own <= most and cost(size + own) <= cost(size) + cost(len(ids_P)):
+            tree = trees.pop()
+            index_P = np.concatenate([tree.index[-1][:shared], len(tree.ids_L) + np.arange(own)])
+            ids_L = np.concatenate([tree.ids_L, ids_P[shared:]])
+            position_L = np.concatenate([tree.position_L, np.arange(shared, len(ids_P))])
+            trees.append(Tree(ids_L, position_L, [*tree.rows, r], [*tree.index, index_P]))
+        else:
+            index_P = np.arange(len(ids_P))
+            trees.append(Tree(ids_P, index_P, [r], [index_P]))
+        previous = ids_P
+    return trees
+
+
+def batches(trees: Sequence[Tree], most: int) -> Iterator[list[Tree]]:
+    """Trees of like size together, at most `most` padded tokens each (or one tree); largest first: memory peaks early.
+
+    >>> trees = forest([np.arange(n) + 10 * n for n in (2, 3, 5, 9)], 2048)
+    >>> [[len(tree.ids_L) for tree in batch] for batch in batches(trees, 10)]
+    [[9], [5, 3], [2]]
+    """
+    batch: list[Tree] = []
+    for tree in sorted(trees, key=lambda tree: len(tree.ids_L), reverse=True):
+        if batch and len(batch[0].ids_L) * (len(batch) + 1) > most:
+            yield batch
+            batch = []
+        batch.append(tree)
+    if batch:
+        yield batch
+
+
+def common(a_P: np.ndarray, b_P: np.ndarray) -> int:
+    """Length of the longest common beginning."""
+    n = min(len(a_P), len(b_P))
+    differ = np.flatnonzero(a_P[:n] != b_P[:n])
+    return int(differ[0]) if len(differ) else n
