@@ -35,7 +35,7 @@ def test_branches_of_branches_share_all_they_have():
 
 @pytest.mark.parametrize(("shared", "trees"), [(17, 2), (18, 1)])
 def test_a_beginning_is_shared_where_that_is_cheaper(shared, trees):
-    """At a reach of 40, two of 40 tokens cost 2 x 40 (1 + 40 / 40) = 160 apart, and a tree of L tokens L (1 + L / 40)."""
+    """Two of 40 tokens cost 2 x 40 (1 + 40 / 40) = 160 apart, and a tree of L costs L (1 + L / 40)."""
     a, b = np.array([1] * shared + [2] * (40 - shared)), np.array([1] * shared + [3] * (40 - shared))
     assert len(forest([a, b], 1000, reach=40)) == trees
 
