@@ -98,6 +98,9 @@ class Session(Protocol):
 
     async def close(self) -> None: ...
 
+    # A session may have `current_reward()`, sync or async: what the episode would earn if it ended now. It is asked
+    # where the episode was cut before any step had a reward; without it such an episode has reward 0.
+
 
 class Expert(Protocol):
     """A world that knows a solution: what its sessions add."""
@@ -118,6 +121,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    """Texts that end an answer. A local model's answer keeps the text, a server's is given without it."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +192,11 @@ class Run(Protocol):
         """Put messages into the context."""
         ...
 
-    async def act(self, sampling: Sampling | None = None) -> Action:
-        """Let the policy speak; what it says is appended to the record."""
+    async def act(self, **changes: Any) -> Action:
+        """Let the policy speak; what it says is appended to the record.
+
+        changes: fields of the run's `Sampling` that differ for this answer, such as `stop=("Observation:",)`.
+        """
         ...
 
     async def step(self, message: Message) -> Step:
@@ -224,7 +231,7 @@ class Credit(Protocol):
 class Batch:
     """The sampled tokens of one micro-batch that carry weight, flat; N of them.
 
-    `tokens`, `sequences` count the whole optimiser batch, so that micro-batch losses add up to its loss.
+    `tokens`, `sequences` (episodes) count the whole optimiser batch, so that micro-batch losses add up to its loss.
     """
 
     logprob_N: torch.Tensor
@@ -233,9 +240,10 @@ class Batch:
     old_logprob_N: torch.Tensor
     """As recorded at sampling; equal to `logprob_N` without gradient where none was recorded."""
     sequence_N: torch.Tensor
-    """Which episode a token belongs to, 0 .. S-1 within this micro-batch."""
+    """Which path a token belongs to, 0 .. S-1 within this micro-batch; an episode has several paths where a template
+    rewrote history."""
     length_S: torch.Tensor
-    """Weighted tokens of each episode in this micro-batch."""
+    """Weighted tokens of each path's whole episode, of which other micro-batches may hold a part."""
     tokens: int
     sequences: int
     max_length: int

@@ -80,7 +80,7 @@ async def test_several_results_are_several_observations():
     assert [m.content for m in dialogue[3:5]] == ["Observation: one", "Observation: two"]
 
 
-async def test_the_sampling_is_the_run_s_own():
+async def test_the_sampling_is_the_run_s_own_but_for_its_end():
     class Asking:
         name, version, seen = "asking", 0, None
 
@@ -90,7 +90,7 @@ async def test_the_sampling_is_the_run_s_own():
 
     policy, greedy = Asking(), Sampling(max_tokens=33, temperature=0)
     await play(policy, Talk(), sampling=greedy)
-    assert policy.seen == greedy
+    assert policy.seen == Sampling(max_tokens=33, temperature=0, stop=("Observation:",))
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,28 @@ def test_truncated(refuse, dialogue, renderer):
     findings.raise_if_any()  # a cut answer is part of practice
 
 
+@pytest.mark.parametrize(
+    ("stop", "cut_last", "found"),
+    [
+        (StopReason.ANSWERED, True, []),
+        (StopReason.TURNS, True, []),
+        (StopReason.DONE, False, []),
+        (StopReason.DONE, True, ["truncated"]),  # the calls of an answer that was cut may end an episode
+        (StopReason.FAILED, True, ["truncated"]),
+        (None, False, ["truncated"]),
+    ],
+)
+def test_an_answer_that_a_stop_text_ended_is_whole(dialogue, renderer, stop, cut_last, found):
+    row = dialogue("a", stop=stop)
+    first, last = answers(row)
+    for n in (first, last):
+        record(n)
+    chosen = last if cut_last else first
+    for name in ("ids_T", "sampled_T", "logprob_T"):
+        setattr(chosen, name, getattr(chosen, name)[:-1])
+    assert [f.code for f in preflight([row], renderer)] == found
+
+
 def test_too_long(refuse, dialogue):
     row = dialogue()
     length = len(row.ids_P(row.episodes[0].leaf))

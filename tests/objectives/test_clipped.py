@@ -1,6 +1,7 @@
 """objectives/clipped: ratio, clip, divergence."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,13 @@ def test_dual_clip_bounds_an_unlikely_token():
     assert (loss, grad) == (pytest.approx(3.0), 0.0)
     with pytest.raises(PartError, match=r"dual=1.1 must exceed 1 \+ high"):
         build("objectives/clipped", dual=1.1)
+
+
+@pytest.mark.parametrize("importance", ["sequence", "product"])
+def test_the_ratio_is_of_the_tokens_of_a_path_however_long_its_episode_is(make_batch, importance):
+    objective = build("objectives/clipped", importance=importance)
+    whole, part = make_batch(), replace(make_batch(), length_S=torch.tensor([30, 30, 30]))
+    assert objective(part)[1] == objective(whole)[1]
 
 
 def two_episodes(**settings: object) -> tuple[float, list[float]]:

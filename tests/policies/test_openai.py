@@ -326,6 +326,27 @@ def test_a_dialogue_on_the_wire():
     assert wire[4]["tool_calls"][0]["id"] == wire[5]["tool_call_id"] == "given"
 
 
+def test_a_tool_message_that_answers_no_call_goes_out_as_the_user_s():
+    wire = to_wire(
+        [
+            Message("tool", "trimmed away was the call", tool_call_id="gone"),
+            Message("assistant", "", (ToolCall("stock", {}, "a"),)),
+            Message("tool", "3", tool_call_id="a"),
+            Message("tool", "again", tool_call_id="a"),
+            Message("assistant", "", (ToolCall("stock", {}),)),
+            Message("user", "never mind"),
+            Message("tool", "too late"),
+            Message("assistant", "Three."),
+            Message("tool", "error: write a call"),
+        ]
+    )
+    assert [row["role"] for row in wire] == [
+        *("user", "assistant", "tool", "user", "assistant", "user", "user", "assistant", "user")
+    ]
+    assert [row["tool_call_id"] for row in wire if "tool_call_id" in row] == ["a"]
+    assert wire[-1] == {"role": "user", "content": "error: write a call"}
+
+
 def test_the_newer_name_of_the_limit_goes_to_openai_itself(monkeypatch):
     bodies = []
 

@@ -46,6 +46,12 @@ async def test_a_function_sees_the_dialogue():
     assert (await say(policy, trajectory, asked)).message.content == "3: how many?"
 
 
+async def test_each_task_has_a_script_of_its_own():
+    policy = scripted({"other": [LAST], "task": [FIRST]})
+    trajectory, asked = dialogue()
+    assert (await say(policy, trajectory, asked)).message is FIRST
+
+
 async def test_there_must_be_something_to_answer():
     with pytest.raises(PolicyError, match="no message to answer"):
         await scripted([LAST]).act(Trajectory("t", "task"), None, sampling=Sampling(), seed=0)

@@ -8,7 +8,7 @@ import pytest
 from etude.agents.loops import native
 from etude.core.errors import EnvironmentFault, PolicyError
 from etude.policies import scripted
-from etude.protocols import Action, Observation, Sampling, Step
+from etude.protocols import Action, Observation, Sampling, Step, Task
 from etude.rollout.collect import collect
 from etude.trajectory import Boundary, Message, StopReason, ToolCall
 
@@ -140,6 +140,34 @@ async def test_where_the_template_rewrites_history_everything_sampled_is_still_t
     assert sum(e.tokens_sampled for e in trajectory.episodes) == sum(map(len, sampled))
 
 
+async def test_an_agent_may_end_an_answer_at_a_text_and_the_dialogue_goes_on_whole(policy):
+    async def interrupting(run, first):
+        run.observe(*first.messages)
+        while not run.over:
+            action = await run.act(stop=("e", "a"))
+            step = await run.step(action.message)
+            run.observe(*step.observation.messages)
+
+    (stop,) = policy.renderer.stop_ids
+    trajectories = await play(policy, Talk(turns=4), 4, sampling=WHOLE, agent=interrupting)
+    stopped = 0
+    for trajectory in trajectories:
+        (episode,) = trajectory.episodes
+        assert episode.stop is StopReason.ANSWERED
+        leaf, header_T = policy.renderer.generation_prompt(trajectory, episode.leaf)
+        path = trajectory.path(leaf)
+        following = [*(trajectory.nodes[n].ids_T for n in path[1:]), header_T]
+        for n, next_T in zip(path, following, strict=True):
+            if (node := trajectory.nodes[n]).sampled:
+                text = policy.renderer.decode(node.ids_T[node.sampled_T]).removesuffix("<|im_end|>")
+                stopped += (by_text := any(c in text for c in "ea"))
+                # the stop token that was not sampled follows as context, as it does in every other rendering
+                assert (node.ids_T[-1] == stop, next_T[0] == stop) == (not by_text, by_text)
+        seen_P = np.concatenate([trajectory.ids_P(leaf), header_T])
+        assert (seen_P == stop).sum() == len(path)
+    assert stopped > 4
+
+
 # -- the same every time -------------------------------------------------------------------------------------------
 
 
@@ -217,6 +245,15 @@ async def test_results_come_in_the_order_of_the_tasks():
     assert len(finished) == 4
 
 
+@pytest.mark.parametrize(("group", "ids"), [(1, ["a", "b", "a~2", "a~3"]), (2, ["a*2", "b*2", "a*2~2", "a*2~3"])])
+async def test_a_task_that_is_played_again_has_another_id(group, ids):
+    tasks = [Task(name, Talk(), data={"prompt": "the cat"}) for name in "abaa"]
+    played = await collect(scripted(lambda dialogue: ANSWER), tasks, agent=native(), group=group, name="x/")
+    assert [t.id for t in played] == [f"x/{id}" for id in ids]
+    assert [t.task for t in played] == list("abaa")
+    assert len({e.seed for t in played for e in t.episodes}) == 4 * group
+
+
 async def test_no_more_than_concurrency_are_open_at_once():
     running, most = [0], [0]
 
@@ -266,6 +303,35 @@ async def test_a_world_judges_what_the_limit_on_turns_cut(verdict):
     (t,) = await play(scripted(lambda dialogue: ANSWER), judging(verdict), max_turns=3)
     (e,) = t.episodes
     assert (e.stop, e.turns, e.reward, e.failure) == (StopReason.TURNS, 3, 0.3, None)
+
+
+async def test_desk_and_functions_of_one_s_own_judge_the_state_that_the_limit_left():
+    import etude
+
+    @etude.tool
+    def put(state: dict, on: str) -> str:
+        """Put it somewhere."""
+        state["on"] = on
+        return "done"
+
+    rows = [{"id": "x", "prompt": "Put it on the mat.", "split": "train"}]
+    own = etude.world(
+        tools=[put],
+        tasks=rows,
+        setup=lambda row: {"on": ""},
+        score=lambda state, answer, row: float(state["on"] == "mat"),
+        solve=lambda row: [ToolCall("put", {"on": "cat"}), ToolCall("put", {"on": "mat"}), "Done."],
+    )
+    for world in (own, etude.world("desk", difficulty=2)):
+        task, said = next((t, said) for t in world.tasks("train") if len(said := world.solve(t, 0)) > 2)
+        for turns, reward in ((len(said) - 1, 1.0), (len(said) - 2, 0.0)):  # all calls but no answer; a call too few
+            (t,) = await collect(scripted(said), [task], agent=native(), max_turns=turns)
+            assert (t.episodes[0].stop, t.episodes[0].reward) == (StopReason.TURNS, reward)
+
+
+async def test_a_world_that_cannot_judge_what_was_cut_gives_nothing():
+    (t,) = await play(scripted(lambda dialogue: ANSWER), Talk(turns=99, score=lambda text: 1.0), max_turns=2)
+    assert (t.episodes[0].stop, t.episodes[0].reward, t.episodes[0].failure) == (StopReason.TURNS, 0.0, None)
 
 
 async def test_the_last_allowed_turn_may_still_finish():

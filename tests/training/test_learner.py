@@ -135,6 +135,47 @@ def test_the_size_of_micro_batches_changes_nothing(policy, dialogues, objective)
     assert whole.abs().max() > 1e-3
 
 
+REWRITTEN = {0: (None, 6, False), 1: (0, 3, True), 2: (None, 9, False), 3: (2, 5, True), 4: (3, 2, False)}
+"""One episode whose history the template rewrote after node 1: it went on from node 2."""
+
+
+def rewritten() -> Trajectory:
+    trajectory = tree(REWRITTEN, [4], seed=7, logprob=-4.0)
+    trajectory.episodes[0].rewritten = [1]
+    trajectory.weigh([1.0])
+    return trajectory
+
+
+def test_each_row_knows_its_episode_and_that_one_s_length(dialogues):
+    made = rows([dialogues[0], rewritten(), dialogues[1]])
+    assert [(r.episode, r.length, len(r.weight_N)) for r in made] == [(0, 4, 4), (1, 8, 3), (1, 8, 5), (2, 2, 2)]
+    branches = tree(BRANCHES, [3, 4, 5])
+    branches.weigh([1.0, -0.5, 0.25])
+    assert [(r.length, len(r.weight_N)) for r in rows([branches])] == [(7, 7), (8, 5), (6, 3)]
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 10_000])
+def test_by_the_mean_over_sequences_an_episode_counts_once_in_however_many_rows(policy, dialogues, micro_tokens):
+    batch = [rewritten(), dialogues[0]]
+    row = rows(batch)
+    with torch.no_grad():
+        logprob_N = policy.logprob([r.ids_P for r in row], [r.mask_P for r in row])[0]
+    learner = Learner(policy, likelihood("sequence"), micro_tokens=micro_tokens)
+    _, figures = Gradients(learner).of(batch)
+    assert figures["loss"] == pytest.approx(-(logprob_N[:8].mean() + logprob_N[8:].mean()).item() / 2, rel=1e-5)
+    learner.objective, learner.max_length = likelihood("constant"), 10
+    assert Gradients(learner).of(batch)[1]["loss"] == pytest.approx(-logprob_N.sum().item() / 20, rel=1e-5)
+
+
+def test_by_the_mean_over_sequences_branches_of_one_length_train_as_apart(policy):
+    trajectory, weights = tree(BRANCHES | {4: (2, 4, True), 5: (1, 4, True)}, [3, 4, 5]), [1.0, -0.5, 0.25]
+    trajectory.weigh(weights)
+    gradients = Gradients(Learner(policy, likelihood("sequence")))
+    together, separate = gradients.of([trajectory])[0], gradients.of(apart(trajectory, weights))[0]
+    assert together.abs().max() > 1e-3
+    torch.testing.assert_close(together, separate, rtol=0, atol=1e-6)
+
+
 def test_sft_is_transformers_own_loss_and_gradient(policy):
     words = [("user", "the cat"), ("assistant", "sat"), ("user", "on"), ("assistant", "mat!")]
     made = []
@@ -408,6 +449,8 @@ def steps(learner: Learner, dialogues, count: int) -> list[dict[str, float]]:
 def test_going_on_from_a_checkpoint_is_bit_identical(load_policy, dialogues, tmp_path, weights, dtype):
     def fresh():
         policy = load_policy(dtype=dtype)
+        weight = policy.model.get_decoder().layers[0].mlp.up_proj.weight
+        weight.data = weight.data.t().contiguous().t()  # a parameter may lie in memory by columns
         settings = {"weights": weights, "lr": 1e-2, "schedule": "cosine", "warmup": 2, "steps": 8, "weight_decay": 0.1}
         return policy, Learner(policy, clipped(kl=0.1), **settings)
 

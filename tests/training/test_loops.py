@@ -18,7 +18,7 @@ from etude.training.online import give, online, summary
 from etude.trajectory import Boundary, Episode, Failure, Trajectory
 
 from ..engine_fixtures import Talk
-from .conftest import flat
+from .conftest import flat, tree
 
 
 def even(text: str) -> float:
@@ -200,6 +200,15 @@ def test_each_epoch_has_every_path_once_in_an_order_of_its_own(dialogues):
     assert order(dialogues) == steps != order(dialogues, seed=2)
     for start in range(7):
         assert order(dialogues, start=start) == steps[start:]
+
+
+def test_the_rows_of_one_episode_stay_together(dialogues):
+    shape = {0: (None, 5, False), 1: (0, 4, True), 2: (None, 8, False), 3: (2, 5, True)}
+    rewritten = tree(shape, [3], seed=9)  # rows of 9 and 13 tokens
+    rewritten.episodes[0].rewritten = [1]
+    rewritten.weigh([1.0])
+    steps = order([rewritten, dialogues[1], dialogues[5]], epochs=8, batch=1)
+    assert sorted(steps) == [[9, 13]] * 8 + [[11]] * 8 + [[14]] * 8
 
 
 def test_nothing_to_train_is_no_step():

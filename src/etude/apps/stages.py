@@ -40,30 +40,26 @@ async def collect(
     from etude.policies.scripted import scripted
     from etude.rollout.collect import collect as play
 
+    if by not in ("expert", "policy"):
+        raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
     tasks = draw(work, split, -(-episodes // group), stream=work.phase)
+    policy = work.policy
+    if by == "expert":
+        solve = expert_of(work.environment)
+        policy, max_turns = scripted({task.id: solve(task, work.seed) for task in tasks}), 99
     with progress(len(tasks) * group, f"collect by {by}", "episodes") as advance:
-        if by == "expert":
-            solve, made = expert_of(work.environment), []
-            for task in tasks:
-                policy = scripted(solve(task, work.seed))
-                made += await play(
-                    policy, [task], agent=work.agent, name=f"{work.name}/", max_turns=99, on_episode=advance
-                )
-        elif by == "policy":
-            sampling = Sampling(max_tokens, temperature)
-            made = await play(
-                work.policy,
-                tasks,
-                agent=work.agent,
-                group=group,
-                sampling=sampling,
-                seed=work.seed + work.phase,
-                max_turns=max_turns,
-                name=f"{work.name}/",
-                on_episode=advance,
-            )
-        else:
-            raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
+        made = await play(
+            policy,
+            tasks,
+            agent=work.agent,
+            group=group,
+            sampling=Sampling(max_tokens, temperature),
+            seed=work.seed + work.phase,
+            max_turns=max_turns,
+            name=f"{work.name}/",
+            on_episode=advance,
+        )
+    work.count(step=1)
     key = work.put(fill(work, made))
     if keep:
         work.data.append(key)
@@ -123,36 +119,32 @@ async def train(
 ) -> None:
     """Train on the data: every sampled token of the assistant, weight 1 unless it has another.
 
-    objective: what is minimised. epochs, batch: passes over the data, and paths per step.
+    objective: what is minimised. epochs, batch: passes over the data, and episodes per step.
     lr, schedule, warmup, clip, weight_decay, micro_tokens: see `etude.training.Learner`.
     allow: preflight findings that are meant to be so.
     checkpoint_seconds: time between checkpoints.
     """
-    from etude.training.learner import Learner, rows
-    from etude.training.offline import offline, steps_of
+    from etude.training.offline import offline, samples_of, steps_of
 
     data = prepare(work, work.read_data())
     check(work, data, mode="supervised", allow=allow)
-    steps = steps_of(len(rows(data)), epochs=epochs, batch=batch)
-    learner = work.take(
-        Learner(
-            work.policy,
-            work.build("objectives", objective),
-            weights=work.build("weights", work.recipe["weights"]),
-            lr=lr,
-            schedule=schedule,
-            warmup=warmup,
-            steps=steps,
-            clip=clip,
-            weight_decay=weight_decay,
-            micro_tokens=micro_tokens,
-        )
+    steps = steps_of(len(samples_of(data)), epochs=epochs, batch=batch)
+    learner = take_learner(
+        work,
+        objective,
+        lr=lr,
+        schedule=schedule,
+        warmup=warmup,
+        steps=steps,
+        clip=clip,
+        weight_decay=weight_decay,
+        micro_tokens=micro_tokens,
     )
     with progress(steps, "train", "steps") as advance:
         advance(work.step)
 
         def on_step(step: int, figures: dict[str, float]) -> None:
-            work.directory.metrics.append({"stage": work.name, "step": step, **figures})
+            work.record(step, figures)
             advance()
             work.save_if_due(step, checkpoint_seconds)
 
@@ -199,25 +191,21 @@ async def practise(
     """
     from etude.evaluation.razor import forward_kl
     from etude.rollout.collect import collect as play
-    from etude.training.learner import Learner
+    from etude.training.learner import rows
     from etude.training.online import online
 
     scorers = [work.build("scoring", part) for part in scoring]
     sampling = Sampling(max_tokens, temperature)
-    learner = work.take(
-        Learner(
-            work.policy,
-            work.build("objectives", objective),
-            weights=work.build("weights", work.recipe["weights"]),
-            lr=lr,
-            warmup=warmup,
-            clip=clip,
-            micro_tokens=micro_tokens,
-            max_length=max_tokens * max_turns,
-            temperature=temperature,
-        )
+    learner = take_learner(
+        work,
+        objective,
+        lr=lr,
+        warmup=warmup,
+        clip=clip,
+        micro_tokens=micro_tokens,
+        max_length=max_tokens * max_turns,
+        temperature=temperature,
     )
-
     moved: list[float] = []
     with progress(steps * tasks * group, "practise", "episodes") as advance:
         advance(work.step * tasks * group)
@@ -227,7 +215,7 @@ async def practise(
                 moved.append(await forward_kl(work.policy, list(work.store.read([f"{work.name}-000001"]))))
                 if moved[-1] > guard:
                     raise _Moved
-            trajectories = await play(
+            return await play(
                 work.policy,
                 draw(work, split, tasks, stream=(work.phase, step)),
                 agent=work.agent,
@@ -239,14 +227,16 @@ async def practise(
                 name=f"{work.name}/{step + 1}/",
                 on_episode=advance,
             )
-            if step == 0:  # before anything is trained on; weights come later, from credit
-                check(work, trajectories, mode="reinforcement", allow=["no_gradient"])
-            return trajectories
+
+        def on_weighed(step: int, trajectories: list[Trajectory]) -> None:
+            if step == 0:
+                check(work, trajectories, mode="reinforcement", warn=["no_gradient", "no_weight"])
+                if not rows(trajectories):
+                    work.log("practise: no token of the first step has a weight, so nothing is trained in it")
 
         def on_step(step: int, figures: dict[str, float], trajectories: list[Trajectory]) -> None:
             work.put(trajectories, f"{step:06d}")
-            distance = {"kl": moved[-1]} if moved else {}
-            work.directory.metrics.append({"stage": work.name, "step": step, **figures, **distance})
+            work.record(step, figures | ({"kl": moved[-1]} if moved else {}))
             work.save_if_due(step, checkpoint_seconds)
 
         try:
@@ -257,6 +247,7 @@ async def practise(
                 steps=steps,
                 start=work.step,
                 updates=updates,
+                on_weighed=on_weighed,
                 on_step=on_step,
             )
         except _Moved:
@@ -282,6 +273,7 @@ async def iterate(
     max_tokens: int = 64,
     max_turns: int = 8,
     micro_tokens: int = 2048,
+    allow: Sequence[str] = (),
 ) -> None:
     """Expert iteration: play a round, keep what is worth imitating, train on it, again.
 
@@ -289,28 +281,20 @@ async def iterate(
     keep: curation parts that choose what to imitate.
     objective, epochs, batch, lr, clip, micro_tokens: of each round's training.
     temperature, max_tokens, max_turns: of the policy's play; max_tokens per turn.
+    allow: preflight findings that are meant to be so, in what is kept of the first round that keeps anything.
     """
     from etude.rollout.collect import collect as play
     from etude.training.iterated import iterated
-    from etude.training.learner import Learner
 
     curation = [work.build("curation", part) for part in keep]
-    learner = work.take(
-        Learner(
-            work.policy,
-            work.build("objectives", objective),
-            weights=work.build("weights", work.recipe["weights"]),
-            lr=lr,
-            clip=clip,
-            micro_tokens=micro_tokens,
-            temperature=temperature,
-        )
-    )
+    learner = take_learner(work, objective, lr=lr, clip=clip, micro_tokens=micro_tokens, temperature=temperature)
 
     def choose(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         kept = list(trajectories)
         for part in curation:
             kept = part(kept)
+        if kept and not learner.tokens_trained:
+            check(work, kept, mode="supervised", allow=allow)
         return kept
 
     with progress(rounds * tasks * group, "iterate", "episodes") as advance:
@@ -331,7 +315,7 @@ async def iterate(
 
         def on_round(number: int, figures: dict[str, float], trajectories: list[Trajectory]) -> None:
             work.put(trajectories, f"{number:06d}")
-            work.directory.metrics.append({"stage": work.name, "step": number, **figures})
+            work.record(number, figures)
             work.save(number)
             work.stop.check()
 
@@ -380,6 +364,14 @@ def draw(work: Work, split: str, count: int, stream: Any) -> list[Task]:
     return [tasks[i] for i in places]
 
 
+def take_learner(work: Work, objective: Part, **settings: Any) -> Any:
+    """The phase's learner of the recipe's weights; settings: of `etude.training.Learner`."""
+    from etude.training.learner import Learner
+
+    weights = work.build("weights", work.recipe["weights"])
+    return work.take(Learner(work.policy, work.build("objectives", objective), weights=weights, **settings))
+
+
 def fill(work: Work, data: list[Trajectory]) -> list[Trajectory]:
     """Give ids to dialogues that have none, where the policy has a tokenizer here."""
     if hasattr(work.policy, "renderer"):
@@ -399,9 +391,18 @@ def prepare(work: Work, data: list[Trajectory]) -> list[Trajectory]:
 
 
 def check(
-    work: Work, data: list[Trajectory], *, mode: Literal["supervised", "reinforcement"], allow: Sequence[str]
+    work: Work,
+    data: list[Trajectory],
+    *,
+    mode: Literal["supervised", "reinforcement"],
+    allow: Sequence[str] = (),
+    warn: Sequence[str] = (),
 ) -> None:
-    """Preflight: print warnings, raise PreflightError for what must not be trained."""
+    """Preflight: print warnings, raise PreflightError for what must not be trained.
+
+    allow: codes of findings that are passed over. warn: codes that are never more than a warning.
+    """
+    from etude.curation.preflight import Findings
     from etude.curation.preflight import preflight as inspect
 
     try:
@@ -417,10 +418,11 @@ def check(
         mode=mode,
         allow=allow,
     )
-    for finding in findings:
+    told = tuple(replace(f, severity="warn") if f.code in warn else f for f in findings)
+    for finding in told:
         if finding.severity == "warn":
             work.log(f"preflight: {finding}")
-    findings.raise_if_any()
+    Findings(told, findings.samples).raise_if_any()
     work.log(f"preflight: {findings.samples} samples pass")
 
 

@@ -118,6 +118,7 @@ class Work:
         """Make this the phase's learner, with its state as it was if the run is being resumed."""
         from etude.training import checkpoint
 
+        self.count()  # what came before is no part of the first step
         if self.step and self.checkpoint.startswith(self.name):
             checkpoint.load(learner, self.directory.checkpoints, self.checkpoint)
         self.learner = learner
@@ -136,8 +137,13 @@ class Work:
             "tokens_computed": self.learner.tokens_computed if self.learner else 0,
         }
 
-    def count(self) -> None:
-        """Add what was spent since the last count to this phase's cost.
+    def record(self, step: int, figures: dict[str, Any]) -> None:
+        """Write a step's figures to metrics.jsonl, and what it took to timings.jsonl."""
+        self.directory.metrics.append({"stage": self.name, "step": step, **figures})
+        self.count(step)
+
+    def count(self, step: int | None = None) -> None:
+        """Add what was spent since the last count to this phase's cost, and with `step` to timings.jsonl as its row.
 
         FLOPs are counted as 2 per parameter and token read or sampled, 6 per token computed in training (forward and
         backward), attention left out.
@@ -145,11 +151,14 @@ class Work:
         if not self.name:  # between two phases nothing is spent
             return
         now, counters = time.monotonic(), self._counters()
-        spent = {key: counters[key] - self._counted.get(key, 0) for key in counters}
+        spent: dict[str, float] = {key: counters[key] - self._counted.get(key, 0) for key in counters}
         row = self.cost.setdefault(self.name, {})
         size = sum(p.numel() for p in self.policy.model.parameters()) if hasattr(self.policy, "model") else 0
         flops = size * (2 * (spent["tokens_prefilled"] + spent["tokens_sampled"]) + 6 * spent.pop("tokens_computed"))
-        for key, value in {"seconds": now - self._tick, "flops": float(flops), **spent}.items():
+        spent["seconds"] = now - self._tick
+        if step is not None:
+            self.directory.timings.append({"stage": self.name, "step": step, **spent})
+        for key, value in {"flops": float(flops), **spent}.items():
             row[key] = row.get(key, 0) + value
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         row["peak_memory_bytes"] = max(row.get("peak_memory_bytes", 0), peak)

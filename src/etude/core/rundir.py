@@ -5,7 +5,8 @@
     trajectories/   checkpoints/                report.html     report.json     log.txt
 
 The order of writing is the whole trick: metrics grow, then `save_state` records how long they are. What was written
-after the last saved state is cut off on opening, and the resumed run writes it again.
+after the last saved state is cut off on opening, and the resumed run writes it again. Timings are not cut: the steps
+that a resumed run repeats are in timings.jsonl twice, for they took their time twice.
 """
 
 import datetime

@@ -293,7 +293,7 @@ class _Inspection:
                 trained_T = _trained(node)
                 if n not in seen and trained_T.any():
                     anything = True
-                    self.node(i, place, before_P, node, message, trained_T)
+                    self.node(i, place, before_P, node, message, trained_T, _may_be_cut(trajectory, episode, n))
                 seen.add(n)
                 before_P = np.concatenate([before_P, node.ids_T])
             if max_tokens is not None and len(before_P) > max_tokens:
@@ -302,7 +302,7 @@ class _Inspection:
             self.add("all_masked", i, "every token is masked")
 
     def node(
-        self, i: int, place: str, before_P: np.ndarray, node: Node, message: Message, trained_T: np.ndarray
+        self, i: int, place: str, before_P: np.ndarray, node: Node, message: Message, trained_T: np.ndarray, cut: bool
     ) -> None:
         """One message of which some tokens are trained."""
         assert node.ids_T is not None
@@ -311,7 +311,7 @@ class _Inspection:
             self.add(code, i, f"{trained_T.sum()} tokens of {place} are in the mask")
             return
         self.start(i, place, np.concatenate([before_P, node.ids_T]), len(before_P) + int(trained_T.argmax()))
-        self.stop(i, place, node, trained_T)
+        self.stop(i, place, node, trained_T, cut)
         self.text(i, place, node, message)
 
     def start(self, i: int, place: str, ids_P: np.ndarray, start: int) -> None:
@@ -327,14 +327,15 @@ class _Inspection:
         found = decode(ids_P[max(start - len(header), 0) : start])
         self.add("no_generation_prompt", i, f"{place} follows {found!r} instead of {decode(header)!r}")
 
-    def stop(self, i: int, place: str, node: Node, trained_T: np.ndarray) -> None:
+    def stop(self, i: int, place: str, node: Node, trained_T: np.ndarray, cut: bool) -> None:
         """The first stop token of the answer is trained, and no padding behind it."""
         assert node.ids_T is not None
         ids_T, pad = node.ids_T, self.renderer.pad_id
         stops = np.flatnonzero(np.isin(ids_T, list(self.renderer.stop_ids)) & (np.cumsum(trained_T) > 0))
         if not len(stops):
             if _recorded(node):  # the policy was stopped before it stopped by itself
-                self.add("truncated", i, f"{place} was cut before its stop token")
+                if cut:
+                    self.add("truncated", i, f"{place} was cut before its stop token")
             else:
                 self.add("stop_untrained", i, f"{place} has no stop token")
             return
@@ -430,6 +431,13 @@ def _rendered(trajectory: Trajectory, leaf: int) -> list[int]:
             break
         path.pop()
     return path
+
+
+def _may_be_cut(trajectory: Trajectory, episode: Episode, n: int) -> bool:
+    """Whether a limit may have ended node n; where the episode went on or ended well, it was a stop text."""
+    if episode.stop is StopReason.DONE:  # as a world may be by the calls of a last answer that was cut
+        return n == max((m for m in trajectory.path(episode.leaf) if _recorded(trajectory.nodes[m])), default=n)
+    return episode.stop not in (StopReason.ANSWERED, StopReason.TURNS)
 
 
 def _recorded(node: Node) -> bool:

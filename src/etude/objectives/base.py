@@ -21,8 +21,8 @@ def normalised(loss_N: "torch.Tensor", batch: Batch, normalise: str) -> "torch.T
     """This micro-batch's share of the optimiser batch's loss, a scalar: shares add up to the whole.
 
     loss_N: [N], loss of each token.
-    normalise: `token` is the mean over all tokens; `sequence` the mean over sequences of each one's mean;
-        `constant` the sum divided by sequences x max_length, which favours neither short nor long ones.
+    normalise: `token` is the mean over all tokens; `sequence` the mean over episodes of each one's mean;
+        `constant` the sum divided by episodes x max_length, which favours neither short nor long ones.
     """
     if normalise == "token":
         return loss_N.sum() / max(batch.tokens, 1)

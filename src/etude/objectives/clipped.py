@@ -8,7 +8,8 @@ Dr. GRPO, Liu et al. 2025, arXiv:2503.20783: normalise="constant", kl=0, with cr
 GSPO, Zheng et al. 2025, arXiv:2507.18071: importance="sequence", normalise="sequence"; r = (pi(y) / pi_old(y))^(1/|y|).
 RLOO as TRL clips it: importance="product", normalise="sequence"; r = pi(y) / pi_old(y).
 Dual clip, Ye et al. 2020, arXiv:1912.09729: dual=3 bounds the loss of an unlikely token with negative weight.
-Departures: none beyond the choice of defaults.
+Departures: none beyond the choice of defaults. Where a template rewrote history, each rendering has a ratio of its own,
+and `normalise` takes those of one episode together.
 """
 
 from dataclasses import dataclass
@@ -82,8 +83,10 @@ class Clipped:
     def _importance(self, log_ratio_N: "torch.Tensor", batch: Batch) -> "torch.Tensor":
         if self.importance == "token":
             return log_ratio_N
-        sum_S = log_ratio_N.new_zeros(len(batch.length_S)).index_add(0, batch.sequence_N, log_ratio_N)
-        return (sum_S / batch.length_S if self.importance == "sequence" else sum_S)[batch.sequence_N]
+        S = len(batch.length_S)
+        sum_S = log_ratio_N.new_zeros(S).index_add(0, batch.sequence_N, log_ratio_N)
+        count_S = batch.sequence_N.bincount(minlength=S)
+        return (sum_S / count_S if self.importance == "sequence" else sum_S)[batch.sequence_N]
 
 
 def _k3(log_ratio_N: "torch.Tensor") -> "torch.Tensor":

@@ -205,12 +205,15 @@ class openai:
 def to_wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages as the chat-completions format writes them.
 
-    Calls that came without an id get one, and tool messages without one answer them in order.
+    Calls that came without an id get one, and tool messages without one answer them in order. A tool message that
+    answers no call of the assistant message before it becomes a user message: servers would refuse it.
     """
     wire: list[dict[str, Any]] = []
     open_ids: list[str] = []
     for m in messages:
         row: dict[str, Any] = {"role": m.role, "content": m.content}
+        if m.role != "tool":
+            open_ids = []
         if m.tool_calls:
             open_ids = [call.id or f"call_{len(wire)}_{i}" for i, call in enumerate(m.tool_calls)]
             row["content"] = m.content or None
@@ -219,9 +222,12 @@ def to_wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
                 for id, c in zip(open_ids, m.tool_calls, strict=True)
             ]
         if m.role == "tool":
-            answered = m.tool_call_id or (open_ids[0] if open_ids else "")
-            open_ids = [id for id in open_ids if id != answered]
-            row["tool_call_id"] = answered
+            answered = m.tool_call_id or next(iter(open_ids), "")
+            if answered in open_ids:
+                open_ids.remove(answered)
+                row["tool_call_id"] = answered
+            else:
+                row["role"] = "user"
         if m.images:
             urls = [f"data:{image.media};base64,{base64.b64encode(image.data).decode()}" for image in m.images]
             images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]

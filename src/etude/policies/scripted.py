@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from etude.core.errors import PolicyError
@@ -20,8 +20,8 @@ class scripted:
     where it left the script. Its actions hold no tokens.
     """
 
-    messages: Sequence[Message] | Callable[[list[Message]], Message]
-    """What to say at each turn; or dialogue -> message."""
+    messages: Sequence[Message] | Mapping[str, Sequence[Message]] | Callable[[list[Message]], Message]
+    """What to say at each turn; or task id -> what to say at each turn; or dialogue -> message."""
 
     name = "scripted"
     version = 0
@@ -34,10 +34,11 @@ class scripted:
             raise PolicyError(f"trajectory {trajectory.id}: no message to answer; the world must speak first")
         if callable(self.messages):
             return leaf, Action(self.messages(trajectory.dialogue(leaf)))
+        messages = self.messages[trajectory.task] if isinstance(self.messages, Mapping) else self.messages
         turn = sum(trajectory.nodes[n].sampled for n in trajectory.path(leaf))
-        if turn >= len(self.messages):
+        if turn >= len(messages):
             raise PolicyError(
-                f"trajectory {trajectory.id}: turn {turn + 1} is beyond the script's {len(self.messages)} messages;"
+                f"trajectory {trajectory.id}: turn {turn + 1} is beyond the script's {len(messages)} messages;"
                 " lengthen it, or end the episode earlier"
             )
-        return leaf, Action(self.messages[turn])
+        return leaf, Action(messages[turn])

@@ -17,7 +17,7 @@ import numpy as np
 
 from etude.core.errors import RenderingError
 from etude.rendering import tools as plain
-from etude.trajectory import Message, Trajectory
+from etude.trajectory import Message, Node, Trajectory
 
 MARKER = "4f1c7e"  # stands for a message's content, to find where the template puts it
 
@@ -153,7 +153,7 @@ class Renderer:
         if history is not None:
             path = trajectory.path(leaf)
             leaf = self._branch(trajectory, path, len(path), history)[-1]
-        return leaf, self.encode(added)
+        return leaf, self.encode(self._ending(trajectory.nodes[leaf]) + added)
 
     # -- how text is cut into nodes --------------------------------------------------------------------------------
 
@@ -191,6 +191,7 @@ class Renderer:
         train_on: TrainOnWhat,
     ) -> None:
         """Ids and masks for path[start:end]: one assistant message, or the context messages between two of them."""
+        ending = self._ending(trajectory.nodes[path[start - 1]]) if start else ""
         whole = self._continue(messages[:start], messages[start:end], trajectory.tools)[1]
         texts = [""] * (end - start - 1) + [whole]
         if end - start > 1:
@@ -201,10 +202,11 @@ class Renderer:
                 singly = [("", "")]
             if all(history is None for history, _ in singly):
                 texts = [text for _, text in singly]
+        texts[0] = ending + texts[0]
         for i, text in enumerate(texts, start):
             message, node = messages[i], trajectory.nodes[path[i]]
             if message.role == "assistant":  # header and answer apart, as they are when the answer is sampled
-                prompt = self._continue(messages[:start], [], trajectory.tools)[1] if start else ""
+                prompt = ending + self._continue(messages[:start], [], trajectory.tools)[1] if start else ""
                 at = _common(prompt, text)
                 pieces = [text[:at], text[at:]]
             elif chosen[i] and text:  # content apart; it ends where the template's text behind it begins
@@ -219,6 +221,15 @@ class Renderer:
             node.ids_T = np.concatenate(ids)
             trained = [train_on is TrainOnWhat.ALL_TOKENS or (chosen[i] and k == 1) for k in range(len(ids))]
             node.sampled_T = np.concatenate([np.full(len(p), t) for p, t in zip(ids, trained, strict=True)])
+
+    def _ending(self, node: Node) -> str:
+        """The stop token, where sampling ended at a stop text or a limit and it is missing; else ''.
+
+        It was not sampled, so it is context and belongs to the next node.
+        """
+        if node.ids_T is None or node.logprob_T is None or set(node.ids_T[-1:].tolist()) & self.stop_ids:
+            return ""
+        return self.stop_text
 
     def _branch(self, trajectory: Trajectory, path: Sequence[int], start: int, history: str) -> list[int]:
         """A new chain beside `path`: its first `start` messages hold the rewritten text, untrained; the rest wait."""

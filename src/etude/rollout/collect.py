@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import inspect
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,9 +74,9 @@ class EpisodeRun:
                 return n
         return None
 
-    async def act(self, sampling: Sampling | None = None) -> Action:
+    async def act(self, **changes: Any) -> Action:
         seed = int(np.random.SeedSequence([self.episode.seed, self.episode.turns]).generate_state(1, np.uint64)[0])
-        sampling = sampling or self.sampling
+        sampling = replace(self.sampling, **changes)
         with _boundary(Boundary.MODEL):
             leaf, action = await self.policy.act(self.trajectory, self.leaf, sampling=sampling, seed=seed)
         if leaf != self.leaf and self.leaf is not None:
@@ -137,9 +139,11 @@ async def collect(
     """Play `group` episodes of each task; one trajectory per task, in the order of the tasks.
 
     seed: with the task's place and the episode's number it fixes all that is random.
-    max_turns: most answers of the policy in one episode. seconds: most time of one episode.
+    max_turns: most answers of the policy in one episode. An episode cut there is judged by the state it is in, or has
+        reward 0 where the session has no `current_reward`.
+    seconds: most time of one episode.
     scorers: their sum is the episode's score; without any, the score is the reward.
-    name: beginning of the trajectories' ids.
+    name: beginning of the trajectories' ids; after it comes the task's, and `~2` where the task comes a second time.
     on_episode: called after each episode, for progress.
     """
     attach(policy)
@@ -151,7 +155,7 @@ async def collect(
     room = asyncio.Semaphore(concurrency)
     trajectories = [
         Trajectory(
-            id=f"{name}{task.id}" if group == 1 else f"{name}{task.id}*{group}",
+            id=name + id,
             task=task.id,
             environment=task.environment.name,
             split=task.split,
@@ -159,7 +163,7 @@ async def collect(
             | ({"answer": task.data["answer"]} if "answer" in task.data else {}),
             episodes=[Episode(leaf=0) for _ in range(group)],
         )
-        for task in tasks
+        for id, task in zip(_ids(tasks, group), tasks, strict=True)
     ]
 
     async def play(t: int, g: int) -> None:
@@ -171,6 +175,17 @@ async def collect(
 
     await asyncio.gather(*(play(t, g) for t in range(len(tasks)) for g in range(group)))
     return trajectories
+
+
+def _ids(tasks: Sequence[Task], group: int) -> list[str]:
+    """One id for each, different also where a task comes more than once."""
+    plays: Counter[str] = Counter()
+    ids = []
+    for task in tasks:
+        plays[task.id] += 1
+        n = plays[task.id]
+        ids.append(task.id + (f"*{group}" if group > 1 else "") + (f"~{n}" if n > 1 else ""))
+    return ids
 
 
 async def _play(

@@ -166,7 +166,9 @@ class Lessons:
             weight_P[0] = 0
             mask_P = weight_P > 0
             if mask_P.any():
-                made.append(Row(ids_P, mask_P, weight_P[mask_P], np.full(int(mask_P.sum()), np.nan, np.float32)))
+                N = int(mask_P.sum())
+                unrecorded_N = np.full(N, np.nan, np.float32)
+                made.append(Row(ids_P, mask_P, weight_P[mask_P], unrecorded_N, episode=len(made), length=N))
         return made
 
     def answers(self, ids_P: np.ndarray) -> np.ndarray:

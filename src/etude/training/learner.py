@@ -18,7 +18,7 @@ import torch
 from etude.core import parts
 from etude.core.errors import CheckpointError, PartError
 from etude.protocols import Batch, Objective, Weights
-from etude.trajectory import Trajectory
+from etude.trajectory import Episode, Trajectory
 from etude.trajectory.forest import Tree, batches, forest
 
 SCHEDULES = ("constant", "linear", "cosine")
@@ -36,25 +36,38 @@ class Row:
     """float32 [N]; the weights of the masked tokens."""
     old_logprob_N: np.ndarray
     """float32 [N]; as recorded at sampling, NaN where it was not."""
+    episode: int
+    """Which episode it is of; several rows are of one where a template rewrote history."""
+    length: int
+    """Weighted tokens of that whole episode."""
 
 
 def rows(trajectories: Sequence[Trajectory]) -> list[Row]:
-    """The paths that carry weight; a node that several paths share is trained in the first of them alone.
+    """The paths that carry weight, numbered by episode; a node on several paths is trained in the first of them alone.
 
     Its weight is already the sum over its episodes (`Trajectory.weigh`), so this equals training every episode apart.
+    Where an objective divides by an episode's length, a shared node counts in the length of each of its episodes, and
+    is divided by that of the first: the same as apart where they are equally long. An episode that shares all of its
+    weighted nodes with earlier ones has no row.
     """
     found: list[Row] = []
+    episodes = 0
     for trajectory in trajectories:
         seen: set[int] = set()
         for episode in trajectory.episodes:
-            for leaf in (*episode.rewritten, episode.leaf):
-                row = _row(trajectory, leaf, seen)
-                if row is not None:
-                    found.append(row)
+            length = sum(len(weight_N) for _, _, weight_N, _ in _paths(trajectory, episode, set()))
+            found += [Row(*path, episode=episodes, length=length) for path in _paths(trajectory, episode, seen)]
+            episodes += 1
     return found
 
 
-def _row(trajectory: Trajectory, leaf: int, seen: set[int]) -> Row | None:
+def _paths(trajectory: Trajectory, episode: Episode, seen: set[int]) -> list[tuple[np.ndarray, ...]]:
+    paths = [_path(trajectory, leaf, seen) for leaf in (*episode.rewritten, episode.leaf)]
+    return [path for path in paths if path is not None]
+
+
+def _path(trajectory: Trajectory, leaf: int, seen: set[int]) -> tuple[np.ndarray, ...] | None:
+    """A row's ids, mask, weights and recorded log-probabilities; None where only nodes in `seen` carry a weight."""
     ids, weights, logprobs = [], [], []
     for n in trajectory.path(leaf):
         node = trajectory.nodes[n]
@@ -74,7 +87,7 @@ def _row(trajectory: Trajectory, leaf: int, seen: set[int]) -> Row | None:
         return None
     last = int(np.flatnonzero(mask_P)[-1]) + 1  # what follows the last weighted token is never computed
     ids_P, mask_P, weight_P = np.concatenate(ids)[:last], mask_P[:last], weight_P[:last]
-    return Row(ids_P, mask_P, weight_P[mask_P].astype(np.float32), np.concatenate(logprobs)[:last][mask_P])
+    return ids_P, mask_P, weight_P[mask_P].astype(np.float32), np.concatenate(logprobs)[:last][mask_P]
 
 
 class Learner:
@@ -167,15 +180,15 @@ class Learner:
         )
         device = logprob_N.device
         old_N = torch.from_numpy(np.concatenate([r.old_logprob_N for r in own])).to(device)
-        length_S = torch.tensor([int(r.mask_P.sum()) for r in own], device=device)
+        count_S = torch.tensor([int(r.mask_P.sum()) for r in own], device=device)
         return Batch(
             logprob_N=logprob_N,
             weight_N=torch.from_numpy(np.concatenate([r.weight_N for r in own])).to(device),
             old_logprob_N=torch.where(old_N.isnan(), logprob_N.detach(), old_N),
-            sequence_N=torch.repeat_interleave(torch.arange(len(own), device=device), length_S),
-            length_S=length_S,
+            sequence_N=torch.repeat_interleave(torch.arange(len(own), device=device), count_S),
+            length_S=torch.tensor([r.length for r in own], device=device),
             tokens=tokens,
-            sequences=len(batch),
+            sequences=len({r.episode for r in batch}),
             max_length=self.max_length,
             reference_logprob_N=self._reference_logprob(trees, masks) if "reference" in needs else None,
             entropy_N=entropy_N,
@@ -244,10 +257,11 @@ class Learner:
         for i, (master, parameter) in enumerate(zip(self.masters, self.parameters, strict=True)):
             master.copy_(state[f"parameter.{i}"])
             parameter.copy_(master)
-            kept = {n: state[f"{n}.{i}"] for n in ("step", "exp_avg", "exp_avg_sq") if f"{n}.{i}" in state}
             self.optimiser.state.pop(master, None)
-            if kept:
-                self.optimiser.state[master] = kept
+            if f"step.{i}" in state:
+                # the fused step reads memory in its order, so the moments must lie as their parameter does
+                moments = {n: torch.empty_like(master).copy_(state[f"{n}.{i}"]) for n in ("exp_avg", "exp_avg_sq")}
+                self.optimiser.state[master] = {"step": state[f"step.{i}"].to(master.device), **moments}
         for i, value in enumerate(self.reference):
             value.copy_(state[f"reference.{i}"])
         self.policy.changed()

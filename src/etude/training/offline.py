@@ -1,13 +1,19 @@
 """The offline loop: fixed trajectories, several passes."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 
-from etude.training.learner import Learner, rows
+from etude.training.learner import Learner, Row, rows
 from etude.trajectory import Trajectory
 
 Report = Callable[[int, dict[str, float]], None]
+
+
+def samples_of(trajectories: Sequence[Trajectory]) -> list[list[Row]]:
+    """The rows of each weighted episode: one, or one for each rendering where a template rewrote history."""
+    return [list(own) for _, own in groupby(rows(trajectories), key=lambda row: row.episode)]
 
 
 def steps_of(samples: int, *, epochs: int, batch: int) -> int:
@@ -25,16 +31,16 @@ def offline(
     start: int = 0,
     on_step: Report = lambda step, figures: None,
 ) -> None:
-    """Train on every weighted path once per epoch, in an order fixed by `seed`.
+    """Train on every weighted episode once per epoch, in an order fixed by `seed`.
 
-    batch: paths per optimiser step.
+    batch: episodes per optimiser step.
     start: steps already made; the run goes on as if it had not stopped.
     on_step: called after each step with its number, from 1, and its figures.
     """
-    samples = rows(trajectories)
+    samples = samples_of(trajectories)
     per_epoch = steps_of(len(samples), epochs=1, batch=batch)
     for step in range(start, epochs * per_epoch):
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(len(samples))
         chosen = order[place * batch : (place + 1) * batch]
-        on_step(step + 1, learner.step_rows([samples[i] for i in chosen]) | {"epoch": epoch + 1})
+        on_step(step + 1, learner.step_rows([row for i in chosen for row in samples[i]]) | {"epoch": epoch + 1})

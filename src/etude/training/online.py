@@ -21,6 +21,7 @@ async def online(
     steps: int,
     start: int = 0,
     updates: int = 1,
+    on_weighed: Callable[[int, list[Trajectory]], None] = lambda step, trajectories: None,
     on_step: Report = lambda step, figures, trajectories: None,
 ) -> None:
     """Practise for `steps` steps.
@@ -29,12 +30,14 @@ async def online(
     credit: see protocols.Credit.
     start: steps already made. updates: optimiser steps per set of trajectories; beyond the first they are off-policy,
         which is what an objective's clipping is for.
+    on_weighed: called before each step is trained on, with its number, from 0, and its weighted trajectories.
     on_step: called after each step with its number, from 1, its figures and its trajectories.
     """
     for step in range(start, steps):
         trajectories = await play(step)
         for trajectory in trajectories:
             give(credit, trajectory)
+        on_weighed(step, trajectories)
         figures = {}
         for _ in range(updates):
             figures = learner.step(trajectories)

@@ -15,6 +15,7 @@ from etude.core.parts import part
 from etude.protocols import Observation, Run
 from etude.trajectory import Message, ToolCall
 
+STOP = "Observation:"  # what follows is the world's to say
 ACTION = re.compile(r"Action:\s*([\w.-]+)\[(.*?)\]\s*(?=\n|$)", re.DOTALL)
 INSTRUCTION = """Solve the task in steps. Write
 Thought: what you think
@@ -31,7 +32,7 @@ class react:
         tools, run.tools = run.tools, []  # described in the text, not through the template
         run.observe(*_instructed(first.messages, tools))
         while not run.over:
-            action = await run.act()
+            action = await run.act(stop=(STOP,))
             message, problem = read(action.message.content, tools)
             if problem:
                 run.observe(Message("user", f"Observation: error: {problem}"))

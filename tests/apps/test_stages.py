@@ -1,0 +1,132 @@
+"""The stages on a world of one's own that has three tasks: ids, preflight, timings."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import etude
+from etude.core.errors import PreflightError
+from etude.trajectory.store import Store
+
+from ..engine_fixtures import tiny_model_directory  # noqa: F401
+
+HEAD = """
+policy: {{local: {{model: {model}, context: 500}}}}
+evaluate: {{tasks: 0}}
+stages:
+"""
+
+
+@etude.tool
+def put(state: dict, on: str) -> str:
+    """Put it there."""
+    state["on"] = on
+    return "done"
+
+
+def small_world(reward: float = 0.0):
+    """reward: of an episode that was not solved."""
+    rows = [{"id": on, "prompt": f"Put it on the {on}.", "split": "train", "on": on} for on in ("mat", "cat", "hat")]
+    return etude.world(
+        name="small",
+        tools=[put],
+        tasks=rows,
+        setup=lambda row: {"on": ""},
+        score=lambda state, answer, row: 1.0 if state["on"] == row["on"] else reward,
+        solve=lambda row: [etude.ToolCall("put", {"on": row["on"]}), "Done."],
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model_directory, monkeypatch):  # noqa: F811
+    """Called with stages and a world: the run's directory."""
+    monkeypatch.setenv("ETUDE_QUIET", "1")
+
+    def start(*stages: str, world=None) -> Path:
+        recipe = tmp_path / "small.yaml"
+        recipe.write_text(HEAD.format(model=tiny_model_directory) + "".join(f"  - {stage}\n" for stage in stages))
+        return etude.run(str(recipe), out=str(tmp_path / "run"), environment=world or small_world()).path
+
+    return start
+
+
+def lines(path: Path, name: str) -> list[dict]:
+    return [json.loads(line) for line in (path / name).read_text().splitlines()]
+
+
+def test_more_episodes_than_tasks_train(run):
+    path = run(
+        "collect: {by: expert, episodes: 8}",
+        "collect: {by: expert, episodes: 4, group: 2}",
+        "collect: {by: policy, episodes: 8, max_tokens: 4, max_turns: 1, keep: false}",
+        "train: {batch: 4}",
+        "practise: {steps: 1, tasks: 5, group: 2, scoring: [{length: {budget: 4}}], max_tokens: 8, max_turns: 1}",
+    )
+    store, made = Store(path / "trajectories"), {}
+    for key in store.keys():  # noqa: SIM118 (a store is no mapping)
+        made[key] = list(store.read([key]))
+        assert len({t.id for t in made[key]}) == len(made[key])
+    solved, paired, played, practised = made.values()
+    assert [len(t.episodes) for t in (*solved, *played)] == [1] * 16
+    assert all(e.reward == 1.0 for t in (*solved, *paired) for e in t.episodes)
+    assert [len(t.episodes) for t in (*paired, *practised)] == [2] * 7
+    assert sum(t.id.endswith("~2") for t in solved) == len({t.task for t in solved}) == 3
+    assert [row["rows"] for row in lines(path, "metrics.jsonl") if row["stage"] == "03-train"] == [4, 4, 4]
+
+
+def test_each_step_says_how_long_it_took(run):
+    path = run(
+        "collect: {by: policy, episodes: 3, max_tokens: 4, max_turns: 1, keep: false}",
+        "collect: {by: expert, episodes: 3}",
+        "train: {batch: 2, epochs: 2}",
+        "practise: {steps: 2, tasks: 2, group: 2, max_tokens: 4, max_turns: 1}",
+        "iterate: {rounds: 2, tasks: 2, group: 1, keep: [], max_tokens: 4, max_turns: 1, allow: [truncated]}",
+    )
+    timings, metrics = lines(path, "timings.jsonl"), lines(path, "metrics.jsonl")
+    steps = [(row["stage"], row["step"]) for row in metrics]
+    assert [(row["stage"], row["step"]) for row in timings] == [("00-collect", 1), ("01-collect", 1), *steps]
+    assert steps == [(f"{n:02d}-{stage}", i) for n, stage, count in STEPS for i in range(1, count + 1)]
+    counted = {"tokens_prefilled", "tokens_sampled", "tokens_trained"}
+    assert all(row.keys() == {"stage", "step", "seconds", *counted} for row in timings)
+    assert [row["tokens_sampled"] > 0 for row in timings] == [True, False, *[False] * 4, *[True] * 4]
+    assert [row["tokens_trained"] for row in timings[2:6]] == [row["tokens"] for row in metrics[:4]]
+    assert not any("seconds" in row for row in metrics)
+    cost = json.loads((path / "state.json").read_text())["cost"]
+    trained = sum(row["tokens_trained"] for row in timings if row["stage"] == "02-train")
+    assert cost["02-train"]["tokens_trained"] == trained
+
+
+STEPS = [(2, "train", 4), (3, "practise", 2), (4, "iterate", 2)]
+CUT = "iterate: {{rounds: 2, tasks: 3, group: 2, max_tokens: 1, max_turns: 1{}}}"
+
+
+def test_what_is_kept_of_the_first_round_is_checked_before_it_is_trained_on(run):
+    with pytest.raises(PreflightError, match="are cut off"):
+        run(CUT.format(""), world=small_world(reward=1.0))
+
+
+def test_findings_in_what_is_kept_may_be_allowed(run):
+    path = run(CUT.format(", allow: [truncated]"), world=small_world(reward=1.0))
+    assert (path / "log.txt").read_text().count("samples pass") == 1
+    assert [row["kept"] for row in lines(path, "metrics.jsonl")] == [3, 3]
+
+
+def test_a_round_that_keeps_nothing_is_nothing_to_check(run):
+    log = (run(CUT.format("")) / "log.txt").read_text()
+    assert "samples pass" not in log
+
+
+@pytest.mark.parametrize(
+    ("credit", "told"),
+    [
+        ("group", "6 of 6 samples are in groups that carry no gradient\nsample 0, 1, 2, 3, 4, …: every weight of its"),
+        ("outcome: {baseline: .nan}", "practise: no token of the first step has a weight"),
+    ],
+)
+def test_practice_without_gradient_is_told_and_goes_on(run, credit, told):
+    path = run(f"practise: {{steps: 2, tasks: 3, group: 2, credit: {{{credit}}}, max_tokens: 4, max_turns: 1}}")
+    log = (path / "log.txt").read_text()
+    assert log.count(told) == 1
+    assert "refused" not in log
+    assert [row["gradient_norm"] for row in lines(path, "metrics.jsonl")] == [0.0, 0.0]
