@@ -47,6 +47,13 @@ def test_good_data_passes(renderer, dialogue):
     findings.raise_if_any()
 
 
+def test_answers_that_spell_control_tokens_pass(renderer, dialogue):
+    spelt = dialogue("a", f"A turn ends with {STOP}\n, the next begins with <|im_start|>.")
+    assert len(preflight([spelt], renderer)) == 0
+    record(answers(spelt)[-1])
+    assert len(preflight([spelt], renderer)) == 0
+
+
 def test_sampled_data_passes(renderer, dialogue):
     """Recorded at sampling: ids that re-tokenise differently are right, because they are what the model produced."""
     recorded = dialogue("a", "Fine.")

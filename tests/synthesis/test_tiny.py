@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from etude.core.errors import PolicyError
 from etude.policies.local import local, resolve, tiny_directory
-from etude.rendering import Renderer
+from etude.rendering import Renderer, notations
 from etude.rendering import tools as plain
 from etude.synthesis import primer, tiny
 from etude.trajectory import Message, ToolCall
@@ -112,7 +112,7 @@ def test_errands_can_be_done_by_reading(lessons: tiny.Lessons) -> None:
         for asked, called in itertools.pairwise(dialogue):
             if not called["content"].startswith("<tool_call>"):
                 continue
-            message, problem = plain.parse(called["content"])
+            message, problem = notations.parse(called["content"])
             assert not problem
             (call,) = message.tool_calls
             assert f"\n{call.name}({', '.join(call.arguments)}" in re.sub(r": (str|int)", "", dialogue[0]["content"])

@@ -159,7 +159,7 @@ def test_by_the_mean_over_sequences_an_episode_counts_once_in_however_many_rows(
     batch = [rewritten(), dialogues[0]]
     row = rows(batch)
     with torch.no_grad():
-        logprob_N = policy.logprob([r.ids_P for r in row], [r.mask_P for r in row])[0]
+        logprob_N = torch.cat([policy.logprob(forest([r.ids_P], 1), [r.mask_P])[0] for r in row])
     learner = Learner(policy, likelihood("sequence"), micro_tokens=micro_tokens)
     _, figures = Gradients(learner).of(batch)
     assert figures["loss"] == pytest.approx(-(logprob_N[:8].mean() + logprob_N[8:].mean()).item() / 2, rel=1e-5)

@@ -293,7 +293,7 @@ class _Inspection:
                 trained_T = _trained(node)
                 if n not in seen and trained_T.any():
                     anything = True
-                    self.node(i, place, before_P, node, message, trained_T, _may_be_cut(trajectory, episode, n))
+                    self.node(i, place, before_P, trajectory, node, trained_T, _may_be_cut(trajectory, episode, n))
                 seen.add(n)
                 before_P = np.concatenate([before_P, node.ids_T])
             if max_tokens is not None and len(before_P) > max_tokens:
@@ -302,17 +302,25 @@ class _Inspection:
             self.add("all_masked", i, "every token is masked")
 
     def node(
-        self, i: int, place: str, before_P: np.ndarray, node: Node, message: Message, trained_T: np.ndarray, cut: bool
+        self,
+        i: int,
+        place: str,
+        before_P: np.ndarray,
+        trajectory: Trajectory,
+        node: Node,
+        trained_T: np.ndarray,
+        cut: bool,
     ) -> None:
         """One message of which some tokens are trained."""
         assert node.ids_T is not None
+        message = trajectory.messages[node.message]
         if message.role != "assistant":
             code = "tool_result_trained" if message.role == "tool" else "prompt_trained"
             self.add(code, i, f"{trained_T.sum()} tokens of {place} are in the mask")
             return
         self.start(i, place, np.concatenate([before_P, node.ids_T]), len(before_P) + int(trained_T.argmax()))
         self.stop(i, place, node, trained_T, cut)
-        self.text(i, place, node, message)
+        self.text(i, place, trajectory, node)
 
     def start(self, i: int, place: str, ids_P: np.ndarray, start: int) -> None:
         """The generation prompt must end exactly at `start`, where the first trained token is."""
@@ -347,20 +355,21 @@ class _Inspection:
         elif shared and (trained_T & (ids_T == pad))[stop + 1 :].any():
             self.add("pad_is_eos", i, f"padding {text!r} behind the end of {place} is in the mask")
 
-    def text(self, i: int, place: str, node: Node, message: Message) -> None:
+    def text(self, i: int, place: str, trajectory: Trajectory, node: Node) -> None:
         """The ids say what the message says, and ids that were not recorded survive re-tokenisation."""
         assert node.ids_T is not None
+        message = trajectory.messages[node.message]
         answer_T = node.ids_T[_trained(node)]
         lost = _lost(message, self.renderer.decode(node.ids_T))
         if _recorded(node):
-            parsed = self.renderer.parse(answer_T)[0]
+            parsed = self.renderer.parse(answer_T, trajectory.tools)[0]
             apart = message.tool_calls or message.thought  # other parsers than ours may have taken these from the text
             if _gist(parsed) != _gist(message) and (lost or not apart):
                 self.add("text_differs", i, f"{place} has {message.content[:60]!r}, its tokens {parsed.content[:60]!r}")
             return
         if lost:
             self.add("content_lost", i, f"{lost} of {place} is not in the rendered text")
-        again_T = self.renderer.encode(self.renderer.decode(answer_T))
+        again_T = self.renderer.encode_again(answer_T)
         if not np.array_equal(again_T, answer_T):
             same = min(len(again_T), len(answer_T))
             t = int(np.append(again_T[:same] != answer_T[:same], True).argmax())

@@ -40,15 +40,24 @@ def tiny_directory() -> Path:
 class local:
     """A local causal language model; samples through a generator that `rollout` attaches."""
 
-    def __init__(self, model: str = "smollm2", dtype: str = "auto", context: int = 2048, device: str = "auto"):
+    def __init__(
+        self,
+        model: str = "smollm2",
+        dtype: str = "auto",
+        context: int = 2048,
+        device: str = "auto",
+        notation: str = "auto",
+    ):
         """Load the model; a second load of the same GGUF or short name comes from the cache.
 
         model: directory, Hugging Face id, GGUF file, or a short name (`smollm2`, `tiny`).
         dtype: `bfloat16`, `float32`, or `auto`: bfloat16 where the processor computes in it and the model is not tiny.
         context: most tokens of one conversation.
         device: `cpu`, `cuda`, or `auto`.
+        notation: how the model writes calls (see `etude.rendering.notations`), or `auto`: as its chat template says.
 
-        Raises MissingExtra when torch is absent, PolicyError when there is no such model.
+        Raises MissingExtra when torch is absent, PolicyError when there is no such model, RenderingError when there is
+        no such notation.
         """
         try:
             import torch
@@ -57,7 +66,7 @@ class local:
             raise missing_extra("local", error.name or "torch") from error
         directory = resolve(model)
         self.name, self.version = model, 0
-        self.renderer = Renderer.load(str(directory))
+        self.renderer = Renderer.load(str(directory), notation)
         try:
             self.model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
         except (OSError, ValueError) as error:
@@ -89,7 +98,7 @@ class local:
         if len(ids_P) >= self.context:
             return leaf, Action(Message("assistant"), prompt_ids_T, ids_P[:0], truncated=True, version=self.version)
         got = await self.generator.submit(ids_P, sampling, seed)
-        message, problem = self.renderer.parse(got.ids_T)
+        message, problem = self.renderer.parse(got.ids_T, trajectory.tools)
         return leaf, Action(
             message,
             prompt_ids_T=prompt_ids_T,

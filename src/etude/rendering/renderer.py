@@ -4,22 +4,33 @@ Tokens in, tokens out: a message is tokenised once, when it enters the context, 
 again from text. Each step renders the dialogue with and without the new messages; if the template left the old text
 alone, the new text is the difference, and only that is tokenised. If it rewrote history (some templates drop earlier
 reasoning), the tree branches: the rewritten messages get new nodes, and the old ones stay as they were sampled.
+
+Only the template writes control tokens. Where a message or a tool's description spells one (a web page that says
+`<|im_end|>`), that text is cut behind its first character and the two sides are tokenised apart, so that it stays text
+and reads the same; the ids of anything else are those of `tokenizer.apply_chat_template`. What counts as spelling one:
+the tokenizer's special tokens, its `chat_control_tokens`, and the added tokens that the template writes around turns.
+In an assistant's message only the special tokens around turns are cut: others mark its reasoning and its calls.
 """
 
 import enum
 import functools
 import hashlib
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from etude.core.errors import RenderingError
+from etude.core.errors import RenderingError, suggest
+from etude.rendering import notations
 from etude.rendering import tools as plain
 from etude.trajectory import Message, Node, Trajectory
 
 MARKER = "4f1c7e"  # stands for a message's content, to find where the template puts it
+RESPONSE_TEMPLATE = "response_template"  # the notation that a tokenizer brings along, which transformers reads
+CUT = "\ud800"  # where text is cut to be tokenised apart; half a surrogate pair, which no text with tokens can hold
 
 
 class TrainOnWhat(enum.StrEnum):
@@ -37,10 +48,13 @@ class TrainOnWhat(enum.StrEnum):
 class Renderer:
     """One tokenizer and its chat template."""
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, notation: str = "auto"):
         """tokenizer: a transformers fast tokenizer with a chat template.
+        notation: how calls are read, see `etude.rendering.notations`; `auto` takes the tokenizer's `response_template`
+        if it brings one, else what its chat template contains, and hermes for a template without tools.
 
-        Raises RenderingError when it has no template, or no token that ends an assistant's turn.
+        Raises RenderingError when it has no template, or no token that ends an assistant's turn, or for an unknown
+        notation.
         """
         self.tokenizer = tokenizer
         self.name = str(tokenizer.name_or_path)
@@ -48,25 +62,35 @@ class Renderer:
         if not self.template:
             raise RenderingError(f"tokenizer {self.name!r} has no chat template; set tokenizer.chat_template")
         self.native_tools = _mentions(self.template, "tools")
+        if notation not in (allowed := ["auto", *notations.NOTATIONS]):
+            raise RenderingError(f"no notation {notation!r}; {suggest(notation, allowed)}")
+        self.notation = self._find_notation() if notation == "auto" else notation
         self.stop_text, self.stop_ids = self._find_stop()
+        self.control, self.turns = self._find_control()
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.stop_ids)
 
     @classmethod
-    def load(cls, path: str) -> "Renderer":
-        """path: a local directory or a Hugging Face id."""
+    def load(cls, path: str, notation: str = "auto") -> "Renderer":
+        """path: a local directory or a Hugging Face id; see `__init__` for the rest."""
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(path))
+        return cls(AutoTokenizer.from_pretrained(path), notation)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Changes whenever the template, the vocabulary or the tool notation does; training and serving must agree."""
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         notation = "" if self.native_tools else plain.INSTRUCTION
+        if self.notation != self._find_notation():
+            notation += self.notation
         return hashlib.sha256(repr((self.template, vocabulary, notation)).encode()).hexdigest()[:16]
 
     def text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), *, generate: bool = False) -> str:
         """The dialogue as the template writes it; `generate` adds the generation prompt."""
+        return self._text(messages, tools, generate=generate).replace(CUT, "")
+
+    def _text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, generate: bool = False) -> str:
+        """The same with CUT in what only spells a control token."""
         if not messages:
             return ""
         if self.native_tools:
@@ -74,9 +98,10 @@ class Renderer:
             offered = [{"type": "function", "function": tool} for tool in tools] or None
         else:
             chat, offered = plain.as_plain_chat(messages, tools), None  # type: ignore[assignment]
+        chat = [_cut(m, self.turns if m["role"] == "assistant" else self.control) for m in chat]
         try:
             return self.tokenizer.apply_chat_template(
-                chat, tools=offered, tokenize=False, add_generation_prompt=generate
+                chat, tools=_cut(offered, self.control), tokenize=False, add_generation_prompt=generate
             )
         except Exception as error:  # a template may raise anything; its own words are the best explanation
             roles = ", ".join(m["role"] for m in chat)
@@ -84,7 +109,14 @@ class Renderer:
 
     def encode(self, text: str) -> np.ndarray:
         """int32 [T]; special tokens in the text are recognised, none are added."""
-        return np.array(self.tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
+        pieces = [self.tokenizer.encode(piece, add_special_tokens=False) for piece in text.split(CUT)]
+        return np.array([*itertools.chain(*pieces)], dtype=np.int32)
+
+    def encode_again(self, ids_T: Sequence[int] | np.ndarray) -> np.ndarray:
+        """int32 [T']; the text of some ids, tokenised anew; what only spells a control token stays text."""
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        runs = [(whole, self.decode([*ids])) for whole, ids in itertools.groupby(ids_T, lambda i: int(i) in special)]
+        return self.encode("".join(text if whole else _cut(text, self.turns) for whole, text in runs))
 
     def decode(self, ids_T: Sequence[int] | np.ndarray) -> str:
         """The text of some ids, special tokens included."""
@@ -105,10 +137,24 @@ class Renderer:
         prompt = [self.generation_prompt(trajectory, leaf)[1]] if add_generation_prompt else []
         return np.concatenate([trajectory.ids_P(leaf), *prompt])
 
-    def parse(self, ids_T: np.ndarray) -> tuple[Message, str]:
-        """Sampled ids -> the assistant's message, and what is wrong with its calls ('' if nothing)."""
+    def parse(self, ids_T: np.ndarray, tools: Sequence[dict[str, Any]] = ()) -> tuple[Message, str]:
+        """Sampled ids -> the assistant's message, and what is wrong with its calls ('' if nothing).
+
+        `tools` (see Trajectory.tools) give the types of arguments where the notation has only text.
+        """
         text = self.decode(ids_T[:-1] if len(ids_T) and int(ids_T[-1]) in self.stop_ids else ids_T)
-        return plain.parse(text)
+        if self.notation != RESPONSE_TEMPLATE:
+            return notations.parse(text, self.notation, tools)
+        prompt = self._continue([Message("user", "x")], [], ())[1]
+        offered = [{"type": "function", "function": tool} for tool in tools]
+        try:
+            answer = self.tokenizer.parse_response(text, prefix=prompt, tools=offered)
+            called = [call["function"] for call in answer.get("tool_calls", [])]
+            calls = tuple(notations.as_call(call, number) for number, call in enumerate(called, 1))
+        except Exception as error:  # the template decides what it raises; its own words are the best explanation
+            return Message("assistant", text.strip()), f"not an answer in the model's own notation ({error})"
+        thought = answer.get("reasoning_content") or answer.get("thinking") or ""
+        return Message("assistant", answer.get("content") or "", calls, thought=thought), ""
 
     def fill(
         self,
@@ -163,7 +209,7 @@ class Renderer:
         After an assistant's turn that is up to its stop token: what the template adds behind it (a newline, mostly) was
         not there when the turn was sampled, so it belongs to the next node.
         """
-        text = self.text(messages, tools)
+        text = self._text(messages, tools)
         if messages and messages[-1].role == "assistant" and self.stop_text in text:
             text = text[: text.rindex(self.stop_text) + len(self.stop_text)]
         return text
@@ -176,7 +222,7 @@ class Renderer:
         No new messages stands for the generation prompt.
         """
         old = self._prefix(before, tools)
-        whole = self._prefix([*before, *new], tools) if new else self.text(before, tools, generate=True)
+        whole = self._prefix([*before, *new], tools) if new else self._text(before, tools, generate=True)
         same = _common(old, whole)
         return (None if same == len(old) else whole[:same]), whole[same:]
 
@@ -210,9 +256,10 @@ class Renderer:
                 at = _common(prompt, text)
                 pieces = [text[:at], text[at:]]
             elif chosen[i] and text:  # content apart; it ends where the template's text behind it begins
-                marked = self.text([*messages[:i], replace(message, content=MARKER)], trajectory.tools)
+                marked = self._text([*messages[:i], replace(message, content=MARKER)], trajectory.tools)
                 footer = len(marked) - marked.rfind(MARKER) - len(MARKER)
-                body = message.content if message.content in text else message.content.strip()  # some templates trim
+                body = _cut(message.content, self.control)
+                body = body if body in text else body.strip()  # some templates trim
                 at = text.rfind(body, 0, len(text) - footer)
                 pieces = [text[:at], body, text[at + len(body) :]] if at >= 0 else [text]
             else:  # context is tokenised whole, as it is when an episode is played
@@ -242,6 +289,23 @@ class Renderer:
                 node.ids_T, node.sampled_T = ids_T, np.zeros(len(ids_T), bool)
         return chain
 
+    def _find_notation(self) -> str:
+        if not self.native_tools:
+            return "hermes"  # as rendering.tools writes it
+        own = getattr(self.tokenizer, "response_template", None)
+        return RESPONSE_TEMPLATE if own else notations.detect(self.template)
+
+    def _find_control(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        """What no message may spell as a token, and what an assistant's message may not: see the top of this file."""
+        chat = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+        text: str = self.tokenizer.apply_chat_template(chat, tokenize=False)
+        added = {token.content: token.special for token in self.tokenizer.added_tokens_decoder.values()}
+        written = {token for token in added if token in text and re.search(r"[^\w\s]", token)}
+        special = {token for token in added if added[token]}
+        listed = set(getattr(self.tokenizer, "chat_control_tokens", None) or ())
+        turns = special & written | {self.stop_text}
+        return _spelt(special | written | listed | turns), _spelt(turns)
+
     def _find_stop(self) -> tuple[str, frozenset[int]]:
         """The token that the template writes after an assistant's content: found by rendering one."""
         chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": MARKER}]
@@ -254,6 +318,22 @@ class Renderer:
                 f"the chat template of {self.name!r} ends an assistant's turn with no special token: {text!r}"
             )
         return self.tokenizer.decode([stops[0]]), frozenset({stops[0], self.tokenizer.eos_token_id} - {None})
+
+
+def _spelt(tokens: set[str]) -> re.Pattern[str]:
+    """The first character of each place where a text spells one of these tokens, overlaps among them."""
+    return re.compile(f"(?={'|'.join(map(re.escape, tokens))}).", re.DOTALL)
+
+
+def _cut(value: Any, spelt: re.Pattern[str]) -> Any:
+    """The value with all its strings cut where they spell a control token."""
+    if isinstance(value, str):
+        return spelt.sub(lambda first: first[0] + CUT, value)
+    if isinstance(value, dict):
+        return {_cut(key, spelt): _cut(item, spelt) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cut(item, spelt) for item in value]
+    return value
 
 
 def _common(a: str, b: str) -> int:

@@ -7,14 +7,12 @@ of the tokens of the same tool's JSON schema, which matters to a small model on 
 """
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from etude.trajectory import Message, ToolCall
 
 INSTRUCTION = 'To use a tool, write <tool_call>{"name": "...", "arguments": {...}}</tool_call>. Tools:'
-CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict"}
 
 
@@ -73,43 +71,3 @@ def as_plain_chat(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) 
             calls = [call_text(call) for call in message.tool_calls]
             chat.append({"role": message.role, "content": "\n".join(filter(None, [message.content, *calls]))})
     return chat
-
-
-def parse(text: str) -> tuple[Message, str]:
-    """Read an assistant's text: the message, and what is wrong with its calls in words that say how to mend them.
-
-    Content around the calls is kept, and so is the text of a call that cannot be read. A last call may lack its closing
-    tag if its JSON is whole.
-
-    >>> parse('Sure. <tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>')[0].tool_calls[0].arguments
-    {'x': 1}
-    >>> parse('<tool_call>{"name": f}</tool_call>')[1][:38]
-    'tool call 1 is not valid JSON (Expecti'
-    """
-    calls: list[ToolCall] = []
-    problems: list[str] = []
-
-    def read(match: re.Match[str]) -> str:
-        call = _read_call(match[1], len(calls) + len(problems) + 1)
-        if isinstance(call, ToolCall):
-            calls.append(call)
-            return ""
-        problems.append(call)
-        return match[0]
-
-    content = CALL.sub(read, text).strip()
-    return Message("assistant", content, tuple(calls)), "; ".join(problems)
-
-
-def _read_call(body: str, number: int) -> ToolCall | str:
-    form = 'write <tool_call>{"name": "...", "arguments": {...}}</tool_call>'
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        return f"tool call {number} is not valid JSON ({error}); {form}"
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return f'tool call {number} has no "name"; {form}'
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if not isinstance(arguments, dict):
-        return f'the "arguments" of tool call {number} ({value["name"]}) are not an object; {form}'
-    return ToolCall(value["name"], arguments, id=f"call_{number}")
