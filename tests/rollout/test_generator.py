@@ -39,6 +39,7 @@ def same(a, b, atol=1e-5) -> None:
 # -- the same numbers as the model itself --------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error:.* for `LlamaModel.forward`:FutureWarning")
 @pytest.mark.parametrize("settings", [{}, {"slots": 2}, {"slots": 3, "active": 1}], ids=str)
 async def test_greedy_is_what_transformers_generates(policy, settings):
     generator = never_stops(policy, **settings)

@@ -68,7 +68,10 @@ class local:
         self.name, self.version = model, 0
         self.renderer = Renderer.load(str(directory), notation)
         try:
-            self.model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
+            with _no_bars():
+                self.model: Any = AutoModelForCausalLM.from_pretrained(
+                    directory, dtype=torch.float32, use_safetensors=True
+                )
         except (OSError, ValueError) as error:
             raise PolicyError(f"cannot load policy {model!r}: {error}") from error
         self.context = min(context, getattr(self.model.config, "max_position_embeddings", context))
@@ -260,9 +263,22 @@ def _converted(gguf: Path) -> Path:
     if not (target / "model.safetensors").exists():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        loaded: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        with _no_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
         save(loaded, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name), target)
     return target
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the bars of transformers, among which etude's own would be lost; those of a download stay."""
+    from transformers.utils import logging
+
+    before = logging.set_tqdm_hook(lambda factory, args, kwargs: logging.EmptyTqdm(*args, **kwargs))
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
 
 
 def save(model: Any, tokenizer: Any, directory: Path) -> None:

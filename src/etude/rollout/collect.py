@@ -11,14 +11,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from etude.core.errors import EnvironmentFault
 from etude.protocols import Action, Agent, Policy, Sampling, Scorer, Session, Step, Task
-from etude.rollout.generator import Generator
 from etude.trajectory import Boundary, Episode, Failure, Message, StopReason, Trajectory
+
+if TYPE_CHECKING:
+    from etude.rollout.generator import Generator
 
 
 class _Failed(Exception):
@@ -264,5 +266,7 @@ async def _score(trajectory: Trajectory, episode: Episode, scorers: Sequence[Sco
 def attach(policy: Any) -> None:
     """Give a policy that holds a local model its decoder."""
     if hasattr(policy, "generator") and policy.generator is None:
+        from etude.rollout.generator import Generator
+
         policy.generator = Generator(policy.model, policy.renderer.stop_ids, context=policy.context)
         policy.generator.decode = policy.renderer.decode

@@ -11,6 +11,7 @@ Axis suffixes: `_N` tokens of this step, `_B` decoding slots, `_M` rows that get
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,6 +174,9 @@ class Generator:
         """
         self.model, self.stop_ids, self.active = model, stop_ids, min(active, slots)
         self.context = min(context, getattr(model.config, "max_position_embeddings", context))
+        # transformers 5.24 renamed it, model by model
+        arguments = inspect.signature(model.get_decoder().forward).parameters
+        self._cache_argument = "cache" if "cache" in arguments else "past_key_values"
         self.counters = Counters()
         self.live = 0
         self._slots = [_Slot() for _ in range(slots)]
@@ -287,9 +291,9 @@ class Generator:
                 input_ids=torch.from_numpy(ids_N).long()[None].to(device),
                 position_ids=torch.cat(positions)[None].to(device),
                 attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),  # the plan masks by itself
-                past_key_values=plan,
                 use_cache=True,
                 plan=plan,
+                **{self._cache_argument: plan},
             ).last_hidden_state
         finally:
             model.config._attn_implementation = usual

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from etude.apps.cli.install import packages
 from etude.apps.cli.output import print_json
 
 GIB = 1 << 30
@@ -19,14 +20,14 @@ def doctor(args: argparse.Namespace) -> int:
     from etude.policies.local import cache_directory
 
     cache = cache_directory()
-    packages = _packages()
+    rows = packages()
     found = {
         "etude": importlib.metadata.version("etude"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _memory_gib(),
-        "packages": packages,
+        "packages": rows,
         "cache": {"path": str(cache), "gib": _size_gib(cache), "writable": _writable(cache)},
         "torch": _torch(),
     }
@@ -34,34 +35,7 @@ def doctor(args: argparse.Namespace) -> int:
         print_json(found)
     else:
         _print(found)
-    return 1 if any(row["problem"] and not row["extra"] for row in packages) else 0
-
-
-def _packages() -> list[dict[str, Any]]:
-    """Each requirement of etude: name, its extra ("" for the core), what is there, and what to do about it."""
-    from packaging.requirements import Requirement
-
-    rows = []
-    for text in importlib.metadata.requires("etude") or []:
-        wanted = Requirement(text)
-        extras = [extra for extra in _extras() if wanted.marker and wanted.marker.evaluate({"extra": extra})]
-        core = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        if wanted.name == "etude" or not (core or extras):
-            continue
-        extra = "" if core else extras[0]
-        try:
-            version = importlib.metadata.version(wanted.name)
-        except importlib.metadata.PackageNotFoundError:
-            version = None
-        good = version is not None and wanted.specifier.contains(version, prereleases=True)
-        command = f"pip install 'etude[{extra}]'" if extra else f"pip install '{wanted.name}{wanted.specifier}'"
-        row = {"name": wanted.name, "extra": extra, "wanted": str(wanted.specifier), "version": version}
-        rows.append(row | {"problem": "" if good else f"run:  {command}"})
-    return rows
-
-
-def _extras() -> list[str]:
-    return importlib.metadata.metadata("etude").get_all("Provides-Extra") or []
+    return 1 if any(row["problem"] and not row["extra"] for row in rows) else 0
 
 
 def _memory_gib() -> float:

