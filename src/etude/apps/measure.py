@@ -12,6 +12,8 @@ from etude.evaluation.losses import Losses, Probe
 from etude.protocols import Environment, Sampling, Task
 from etude.trajectory import Message, Trajectory
 
+FIRST = "00-before"  # the name of the first measurement's phase
+OWN = 16  # episodes of the base, on which the task KL is measured
 NOUNS = {"success": "held-out tasks", "new domains": "tasks, tools never seen", "bfcl": "BFCL simple calls"}
 
 
@@ -40,29 +42,49 @@ async def measure(
     losses: measure KL, perplexity, general questions, calibration, refusals and diversity.
     threshold: smallest reward that counts as solved.
     """
-    from etude.rollout.collect import collect
-
-    floors = {}
-    for label, chosen in task_sets(work.environment, tasks, split, domains, bfcl).items():
-        with progress(len(chosen) * samples, f"evaluate {when}: {label}", "episodes") as advance:
-            played = await collect(
-                work.policy,
-                chosen,
-                agent=work.agent,
-                group=samples,
-                sampling=Sampling(max_tokens, temperature),
-                seed=work.seed,
-                max_turns=max_turns,
-                name=f"{when}/",
-                on_episode=advance,
-            )
-        work.put(played, _key(label))
-        if when == "before":
-            floors[label] = await floor(chosen, work.agent, threshold)
+    sets = task_sets(work.environment, tasks, split, domains, bfcl)
+    for done, (label, chosen) in enumerate(sets.items()):
+        if done < work.step:  # a killed run goes on with the next set
+            continue
+        await _play(
+            work,
+            f"evaluate {when}: {label}",
+            chosen,
+            samples,
+            Sampling(max_tokens, temperature),
+            max_turns,
+            _key(label),
+        )
+        work.save(done + 1)
+        work.stop.check()
     if when == "before":
+        floors = {label: await floor(chosen, work.agent, threshold) for label, chosen in sets.items()}
         work.directory.write("floors.json", json.dumps(floors))
     if losses:
+        if when == "before":
+            own = sets["success"][:OWN]
+            await _play(work, "evaluate before: own episodes", own, 1, Sampling(max_tokens, 1.0), max_turns, "own")
         await _losses(work, when, threshold)
+
+
+async def _play(
+    work: Work, what: str, tasks: Sequence[Task], samples: int, sampling: Sampling, max_turns: int, key: str
+) -> None:
+    from etude.rollout.collect import collect
+
+    with progress(len(tasks) * samples, what, "episodes") as advance:
+        played = await collect(
+            work.policy,
+            tasks,
+            agent=work.agent,
+            group=samples,
+            sampling=sampling,
+            seed=work.seed,
+            max_turns=max_turns,
+            name=f"{work.name.split('-')[-1]}/",
+            on_episode=work.stoppable(advance),
+        )
+    work.put(played, key)
 
 
 def _key(label: str) -> str:
@@ -105,7 +127,11 @@ async def _losses(work: Work, when: str, threshold: float) -> None:
         work.directory.write("probe.json", json.dumps((await losses.prepare(policy, seed=work.seed)).to_json()))
     probe = Probe(**json.loads(file.read_text()))
     primary = list(work.store.read([f"{work.name}-success"]))
-    found = await losses.measure(policy, probe, trajectories=primary, threshold=threshold, seed=work.seed)
+    own = list(work.store.read([f"{FIRST}-own"]))
+    found = await losses.measure(policy, probe, trajectories=primary, own=own, threshold=threshold, seed=work.seed)
+    if when == "after" and "task KL" in found.figures:
+        moved = found.figures["task KL"].value
+        work.log(f"evaluate after: {moved:.2f} nats per token from the base on the task, which foretells forgetting")
     work.directory.write(f"losses-{when}.json", json.dumps(found.to_json()))
 
 

@@ -57,7 +57,7 @@ async def collect(
             seed=work.seed + work.phase,
             max_turns=max_turns,
             name=f"{work.name}/",
-            on_episode=advance,
+            on_episode=work.stoppable(advance),
         )
     work.count(step=1)
     key = work.put(fill(work, made))

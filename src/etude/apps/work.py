@@ -86,6 +86,15 @@ class Work:
             self.save(step)
             self.stop.check()
 
+    def stoppable(self, advance: Callable[[], None]) -> Callable[[], None]:
+        """`advance`, which also ends the run where that was asked for: for play that a resumed run repeats anyway."""
+
+        def on_episode() -> None:
+            advance()
+            self.stop.check()
+
+        return on_episode
+
     def _save_state(self, **extra: Any) -> None:
         self.count()
         self.directory.save_state(

@@ -31,6 +31,7 @@ EXPLAINED = {
     "tokens": "mean sampled tokens of an episode",
     "KL": "from the base model, on the base's own text, nats per token",
     "KL k3": "the same, by a noisier-tailed estimator that is never negative",
+    "task KL": "from the base model, on its own episodes of the task; foretells forgetting (RL's Razor)",
     "perplexity": "of short everyday paragraphs",
     "general": "easy questions, four options each",
     "calibration": "expected calibration error on these questions",

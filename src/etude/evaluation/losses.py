@@ -12,6 +12,9 @@ KL k3
     The same quantity by exp(d) - 1 - d with d = log p_policy - log p_base: never negative, and less noisy while it is
     small, but one token that the base thought unlikely can dominate it, so it is shown and not judged.
     Schulman 2020, "Approximating KL Divergence", http://joschu.net/blog/kl-approx.html
+task KL
+    The forward KL on episodes that the base itself played of the new task: D of RL's Razor, which foretells how much is
+    forgotten, whatever the method (`evaluation.razor`). Practice must move it, so it is shown and not judged.
 perplexity
     exp(mean negative log-probability) of 30 short paragraphs: facts, stories, instructions, letters, code.
 general
@@ -44,6 +47,7 @@ import numpy as np
 
 from etude.core.errors import EtudeError
 from etude.evaluation.gain import solved
+from etude.evaluation.razor import divergence
 from etude.evaluation.statistics import Figure, distinct_n, word_set_distance
 from etude.protocols import Action, LanguageModel, Sampling
 from etude.trajectory import Message, Trajectory, episodes
@@ -144,6 +148,7 @@ async def measure(
     probe: Probe,
     *,
     trajectories: Sequence[Trajectory] = (),
+    own: Sequence[Trajectory] = (),
     threshold: float = 1.0,
     seed: int = 0,
 ) -> Losses:
@@ -151,6 +156,7 @@ async def measure(
 
     probe: what `prepare` made with the base.
     trajectories: held-out episodes of this policy, for the calibration of episodes; without them it is left out.
+    own: episodes of the task that the base sampled at temperature 1, for the task KL; without them it is left out.
     threshold: the smallest reward that counts as success.
     seed: of the sampled answers; use the same for every policy that is compared.
     Raises EtudeError when the policy reads other tokens than the base does.
@@ -161,7 +167,10 @@ async def measure(
             "KL needs one tokenizer. Prepare the probe with the model that was tuned"
         )
     general, calibration = await _questions(policy)
-    figures = {**await _kl(policy, probe), "perplexity": await _perplexity(policy)}
+    figures = await _kl(policy, probe)
+    if moved := {id: pair for id, pair in (await divergence(policy, own)).items() if pair[1]}:
+        figures["task KL"] = Figure(moved, "ratio", "nats", higher_is_better=False)
+    figures["perplexity"] = await _perplexity(policy)
     figures |= {"general": general, "calibration": calibration}
     if confidence := episode_confidence(trajectories, threshold):
         figures["episodes' calibration"] = Figure(confidence, "ece", higher_is_better=False)

@@ -86,23 +86,30 @@ def fit(divergence_N: Sequence[float], forgetting_N: Sequence[float], degree: in
     return Fit([float(c) for c in coefficients], 1 - residual / spread if spread else math.nan)
 
 
-async def forward_kl(policy: LanguageModel, trajectories: Sequence[Trajectory]) -> float:
-    """D of a language model, nats per token, on episodes that it sampled at temperature 1 before it changed.
+async def divergence(policy: LanguageModel, trajectories: Sequence[Trajectory]) -> dict[str, tuple[float, int]]:
+    """What D is made of: trajectory -> sum over its sampled tokens of log pi_0 - log pi in nats, and their number.
 
-    The mean over sampled tokens of log pi_0 - log pi, given each prefix: an unbiased estimate. NaN without such tokens.
+    trajectories: sampled at temperature 1 by the policy before it changed, log-probabilities recorded.
     """
-    sequences, before = [], []
-    for trajectory, episode in episodes(trajectories):
-        nodes = [trajectory.nodes[n] for n in trajectory.path(episode.leaf)]
-        recorded = [
-            np.full(len(n.ids_T), np.nan) if n.logprob_T is None else n.logprob_T for n in nodes if n.ids_T is not None
-        ]
-        sequences.append(trajectory.ids_P(episode.leaf))
-        before.append(np.concatenate([*recorded, np.zeros(0)])[1:])
+    found: dict[str, tuple[float, int]] = {}
+    paths = [(trajectory, trajectory.path(episode.leaf)) for trajectory, episode in episodes(trajectories)]
+    sequences = [trajectory.ids_P(path[-1]) for trajectory, path in paths]
     now = await policy.logprobs(sequences, [1] * len(sequences))
-    gap_N = np.concatenate([np.zeros(0), *(b - a for b, a in zip(before, now, strict=True))])
-    gap_N = gap_N[~np.isnan(gap_N)]
-    return float(gap_N.mean()) if len(gap_N) else math.nan
+    for (trajectory, path), now_T in zip(paths, now, strict=True):
+        nodes = [node for node in (trajectory.nodes[n] for n in path) if node.ids_T is not None]
+        then_P = np.concatenate(
+            [np.full(len(n.ids_T), np.nan) if n.logprob_T is None else n.logprob_T for n in nodes]  # pyright: ignore
+        )
+        gap_N = (then_P[1:] - now_T)[~np.isnan(then_P[1:])]
+        total, count = found.get(trajectory.id, (0.0, 0))
+        found[trajectory.id] = (total + float(gap_N.sum()), count + len(gap_N))
+    return found
+
+
+async def forward_kl(policy: LanguageModel, trajectories: Sequence[Trajectory]) -> float:
+    """D of a language model, nats per token: an unbiased estimate, given each prefix. NaN without sampled tokens."""
+    total, count = np.sum([*(await divergence(policy, trajectories)).values(), (0.0, 0)], axis=0)
+    return float(total / count) if count else math.nan
 
 
 # -- the controlled experiment ----------------------------------------------------------------------------------------

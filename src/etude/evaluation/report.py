@@ -54,6 +54,7 @@ RELATIVE = ("perplexity",)
 NOUNS = {
     "KL": "texts of the base",
     "KL k3": "texts of the base",
+    "task KL": "episodes of the base",
     "perplexity": "paragraphs",
     "general": "questions",
     "calibration": "questions",

@@ -221,6 +221,7 @@ class Generator:
         self._waiting.append(request)
         if self._pump is None or self._pump.done() or self._pump.get_loop() is not loop:
             self._pump = loop.create_task(self._run())
+            self._pump.add_done_callback(lambda pump: pump.cancelled() or pump.exception())  # told to who waits
         return await request.future
 
     async def _run(self) -> None:
