@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from etude.apps import run as runs
+from etude.core import parts
 from etude.core import recipe as recipes
 from etude.core.errors import EtudeError, RecipeError, suggest
 from etude.core.recipe import Recipe
@@ -153,7 +154,9 @@ def run_evidence(name: str) -> Evidence:
         budget={"minutes": options["minutes"], **budget},
         made={"commit": _commit(), "date": datetime.date.today().isoformat(), "machine": machine()},
     )  # fmt: skip
-    folder = recipes.shipped("evidence") if recipe.name in recipes.files() else Path("evidence")
+    # a checkout keeps the evidence of its recipes; an installed package is not written to
+    folder = parts.PACKAGE.parent.parent / "evidence" if recipe.name in recipes.files() else Path("evidence")
+    folder = folder if folder.is_dir() else Path("evidence")
     folder.mkdir(exist_ok=True)
     atomic_write(folder / f"{recipe.name}.json", json.dumps(evidence.to_json(), indent=1) + "\n")
     return evidence
