@@ -26,7 +26,7 @@ def recipe(tmp_path: Path, tiny_policy, monkeypatch):
 
     def write(**options) -> str:
         file = tmp_path / "measured.yaml"
-        file.write_text(RECIPE.format(model=tmp_path / 'model', **options))
+        file.write_text(RECIPE.format(model=tmp_path / "model", **options))
         return str(file)
 
     return write

@@ -7,7 +7,7 @@ import pytest
 
 from etude import curation
 from etude.curation.wellformed import problem
-from etude.trajectory import Boundary, Episode, Failure, Message, ToolCall, Trajectory
+from etude.trajectory import Boundary, Episode, Failure, Message, StopReason, ToolCall, Trajectory
 from etude.trajectory.formats import import_file
 
 SEARCH = {
@@ -52,6 +52,11 @@ def test_a_broken_rule_is_named(messages, why, caplog):
         assert curation.wellformed([t]) == []
     assert f"rejected t, episode 0: {why}" in caplog.text
     assert f"rejected 1 episodes (1 {why.partition(':')[0]})" in caplog.text
+
+
+def test_an_answer_that_a_limit_cut_is_none():
+    t = said(ASK, call(), FOUND, END, stop=StopReason.TOKENS)
+    assert problem(t, t.episodes[0]) == "ending: the token limit cut the last answer"
 
 
 def test_what_is_well_formed_stays():

@@ -2,7 +2,8 @@
 
 The rule checks of ActionStudio's critique-and-filter step, Zhang et al. 2025, arXiv:2503.22673, and the quality gates
 of the Agent Data Protocol, Song et al. 2025, arXiv:2510.24702: each call is to an offered tool with arguments of its
-types, each result answers a call, no call was malformed, roles take turns, and the assistant has the last word.
+types, each result answers a call, no call was malformed, roles take turns, and the assistant has the last
+word, which no limit cut.
 Departures: no model scores the rest; `curation/success` or a scorer does that.
 """
 
@@ -16,7 +17,7 @@ import jsonschema
 from etude.core.errors import FormatError
 from etude.core.parts import part
 from etude.curation.base import keep_episodes, log
-from etude.trajectory import Episode, Message, Trajectory
+from etude.trajectory import Episode, Message, StopReason, Trajectory
 from etude.trajectory.formats.dialogue import link
 
 
@@ -58,6 +59,8 @@ def problem(trajectory: Trajectory, episode: Episode, *, thoughts: bool = False,
     except FormatError as error:
         return f"structure: {error}"
     roles = [m.role for m in dialogue]
+    if episode.stop is StopReason.TOKENS:
+        return "ending: the token limit cut the last answer"
     if roles[-1:] != ["assistant"] or dialogue[-1].tool_calls:
         return "ending: the last message is not an answer"
     for n, (role, following) in enumerate(itertools.pairwise(roles)):
