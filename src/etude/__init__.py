@@ -13,10 +13,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
+    from etude.apps.merge import merge
     from etude.apps.run import Finished
     from etude.core.parts import Shelf
     from etude.environments.base import World, tool
-    from etude.protocols import Agent, Policy, Sampling, Scorer, Task
+    from etude.protocols import Agent, Comparer, Policy, Sampling, Scorer, Task
     from etude.training.learner import Learner
     from etude.trajectory import Episode, Message, ToolCall, Trajectory
 
@@ -38,6 +39,7 @@ PLACES = {
     "Sampling": "etude.protocols",
     "ToolCall": "etude.trajectory",
     "Trajectory": "etude.trajectory",
+    "merge": "etude.apps.merge",
     "tool": "etude.environments.base",
 }
 """Name -> the module that holds it."""
@@ -51,6 +53,7 @@ __all__ = [
     "credit",
     "curation",
     "environments",
+    "merge",
     "objectives",
     "policies",
     "policy",
@@ -178,7 +181,7 @@ def rollout(
     sampling: Sampling | None = None,
     seed: int = 0,
     max_turns: int = 8,
-    scorers: Sequence[Scorer] = (),
+    scorers: Sequence[Scorer | Comparer] = (),
 ) -> list[Trajectory]:
     """Play `group` episodes of each task and wait for them; one trajectory per task, in the order of the tasks.
 

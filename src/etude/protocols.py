@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -214,15 +214,33 @@ class Agent(Protocol):
 
 
 class Scorer(Protocol):
-    """A finished episode -> a number within `range`; NaN or out of range raises ScoreError."""
+    """A finished episode -> a number within `range`; NaN or out of range raises ScoreError.
+
+    It may put further figures into the `scores` of the episode and of its nodes, for credit and scorers after it.
+    """
 
     range: tuple[float, float]
 
     async def __call__(self, trajectory: Trajectory, episode: Episode) -> float: ...
 
 
+@runtime_checkable
+class Comparer(Protocol):
+    """A scorer that needs the whole group: it is asked once per trajectory, after all scorers of single episodes."""
+
+    range: tuple[float, float]
+
+    async def compare(self, trajectory: Trajectory, episodes: Sequence[Episode]) -> Sequence[float]:
+        """One score for each of these episodes, those that did not fail."""
+        ...
+
+
 class Credit(Protocol):
-    """A scored group -> one weight per episode. A credit that weighs turns or tokens takes the trajectory instead."""
+    """A scored group -> one weight per episode.
+
+    The name of the first parameter says what a credit takes. One that weighs turns or tokens takes `trajectory`, one
+    that compares all episodes of a step takes `trajectories`; both weigh in place and return nothing.
+    """
 
     def __call__(self, score_G: np.ndarray) -> np.ndarray: ...
 
@@ -231,7 +249,8 @@ class Credit(Protocol):
 class Batch:
     """The sampled tokens of one micro-batch that carry weight, flat; N of them.
 
-    `tokens`, `sequences` (episodes) count the whole optimiser batch, so that micro-batch losses add up to its loss.
+    `tokens`, `sequences` (episodes) and `groups` (trajectories) count the whole optimiser batch, so that micro-batch
+    losses add up to its loss.
     """
 
     logprob_N: torch.Tensor
@@ -248,6 +267,11 @@ class Batch:
     sequences: int
     max_length: int
     """The constant of Dr. GRPO's normalisation: the longest answer the recipe allows."""
+    episode_S: torch.Tensor
+    """Which episode each path is of, numbered from 0 within this micro-batch."""
+    group_S: torch.Tensor
+    """Which trajectory each path is of, numbered likewise: the episodes of a group are in one trajectory."""
+    groups: int
     reference_logprob_N: torch.Tensor | None = None
     entropy_N: torch.Tensor | None = None
 
@@ -257,7 +281,8 @@ class Objective(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Of `reference`, `entropy`: what the learner must compute for it."""
+        """Of `reference`, `entropy`: what the learner must compute for it; and `groups`: whether it compares the
+        episodes of a trajectory, so that all of them must be in one micro-batch."""
         ...
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]: ...
@@ -268,4 +293,16 @@ class Weights(Protocol):
 
     def prepare(self, model: torch.nn.Module) -> torch.nn.Module:
         """Wrap or freeze in place; afterwards `requires_grad` says what is trained."""
+        ...
+
+
+class Merge(Protocol):
+    """How models combine: one tensor at a time, so that models larger than memory merge."""
+
+    def __call__(self, base: torch.Tensor | None, tensors: Sequence[torch.Tensor], name: str) -> torch.Tensor:
+        """The merged tensor, from the base's and each model's tensor of that name; all float32, of one shape.
+
+        Changes none of them in place. What it returns may depend on the name, but not on which tensors came before.
+        Raises MergeError where a setting does not fit, or where it needs a base and has none.
+        """
         ...

@@ -151,6 +151,19 @@ def test_an_unknown_shelf_names_the_closest():
 def test_nested_shelves_are_split_at_the_right_place():
     assert shelf_of("agents/loops/native") == ("agents/loops", "native")
     assert shelf_of("evaluation/benchmarks/tools") == ("evaluation/benchmarks", "tools")
+    assert shelf_of("weights/merge/ties") == ("weights/merge", "ties")
+    assert shelf_of("weights/lora") == ("weights", "lora")
+
+
+def test_a_shelf_in_a_shelf_keeps_its_parts_to_itself(outside):
+    (outside / "outside_parts-1.0.dist-info" / "entry_points.txt").write_text(
+        "[etude.parts]\nweights/merge/scale = outside_parts.scale\n"
+    )
+    assert "scale" in find("weights/merge")
+    assert not [name for name in find("weights") if "scale" in name or "ties" in name]
+    code = "import etude; print(etude.weights.merge.ties.__name__, etude.weights.full.__name__)"
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert shown == "ties full\n"
 
 
 def test_a_shelf_module_gives_its_parts_and_says_what_it_has(outside):

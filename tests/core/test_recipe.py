@@ -301,6 +301,39 @@ def test_build_gives_the_part():
     assert recipe.build("environments", "environments/yard", weather="wet").weather == "wet"
 
 
+JUDGED = 'stages[2].scoring=[{judge: {policy: {openai: {model: gpt-9}}, rubric: "Be brief.", votes: 3}}]'
+
+
+def test_a_part_takes_a_part_where_its_argument_is_typed_by_a_protocol(file: Path, tmp_path: Path):
+    resolved = recipe.resolve(recipe.load(file, [JUDGED]), ALL)
+    (judge,) = resolved["stages"][2]["practise"]["scoring"]
+    assert judge["judge"]["policy"]["openai"]["model"] == "gpt-9"
+    assert judge["judge"]["policy"]["openai"]["max_retries"] == 5  # the defaults of the inner part are filled in too
+    run_yaml = tmp_path / "run.yaml"
+    run_yaml.write_text(recipe.dump(resolved))
+    assert recipe.resolve(recipe.load(run_yaml), ALL) == resolved
+    built = recipe.build("scoring", judge)
+    assert (built.policy.model, built.votes) == ("gpt-9", 3)
+    given = object()
+    assert recipe.build("scoring", {"judge": {"policy": given, "rubric": "r"}}).policy is given
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("policy=opnai", "scoring[0].policy: no part 'policies/opnai'\ndid you mean 'policies/openai'?"),
+        ("policy={openai: {modl: x}}", "scoring[0].policy.modl: policies/openai takes no 'modl' (given 'x')"),
+        ("policy={openai: {}}", "scoring[0].policy: policies/openai needs 'model'"),
+        ("{rubric: r}", "scoring[0]: scoring/judge needs 'policy'\npolicy: a part of policies"),
+    ],
+)
+def test_a_part_inside_a_part_is_checked(file: Path, override: str, message: str):
+    if override.startswith("{"):
+        assert message in error(file, f"stages[2].scoring=[{{judge: {override}}}]")
+    else:
+        assert message in error(file, JUDGED, f"stages[2].scoring[0].judge.{override}")
+
+
 def test_baseline_changes_every_stage_that_sets_the_option(file: Path):
     loaded = recipe.load(file, ["evidence.against={scoring: [f1], environment.difficulty: 1, seed: 9}"])
     other = recipe.baseline(loaded)

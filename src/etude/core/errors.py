@@ -56,6 +56,10 @@ class CheckpointError(EtudeError):
     """A checkpoint is incomplete or belongs to another run."""
 
 
+class MergeError(EtudeError):
+    """Models cannot be merged: they are not of one kind, or a setting does not fit them."""
+
+
 class PolicyError(EtudeError):
     """A policy cannot be loaded or could not answer."""
 

@@ -34,6 +34,7 @@ SHELVES = (
     "curation",
     "credit",
     "objectives",
+    "weights/merge",  # before the shelf that holds it: `shelf_of` takes the first that fits
     "weights",
     "synthesis",
     "evaluation/benchmarks",
@@ -92,7 +93,7 @@ def find(shelf: str) -> dict[str, PartInfo]:
         raise PartError(f"no shelf {shelf!r}; {suggest(shelf, SHELVES)}")
     sources = {file.stem: file for file in sorted((PACKAGE / shelf).glob("*.py"))}
     for entry in entry_points(group="etude.parts"):
-        if entry.name.startswith(shelf + "/"):
+        if entry.name.rpartition("/")[0] == shelf:
             spec = importlib.util.find_spec(entry.value)
             if spec is not None and spec.origin:
                 sources[entry.name[len(shelf) + 1 :]] = Path(spec.origin)
@@ -209,6 +210,8 @@ class Shelf(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         shelf = self.__name__.removeprefix("etude.").replace(".", "/")
+        if f"{shelf}/{name}" in SHELVES:
+            return importlib.import_module(f"{self.__name__}.{name}")
         if name.startswith("_") or name not in find(shelf):
             raise AttributeError(f"{self.__name__} has no part {name!r}")
         return load(f"{shelf}/{name}")

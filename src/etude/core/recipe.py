@@ -33,6 +33,8 @@ from etude.core.errors import PartError, RecipeError
 
 PARTS = {"policy": "policies", "environment": "environments", "agent": "agents/loops", "weights": "weights"}
 """Top-level keys that hold a part, and its shelf."""
+COLLABORATORS = {"Policy": "policies"}
+"""Protocols that an argument of a part may be typed by, and the shelf whose parts a recipe may write there."""
 MODELS = ("smollm2", "tiny")
 """Short names that `policies/local` knows: `policy: tiny` means `policy: {local: {model: tiny}}`; so does a path."""
 DEFAULTS: dict[str, Any] = {
@@ -371,9 +373,29 @@ def part_of(value: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def build(shelf: str, value: str | Mapping[str, Any], **collaborators: Any) -> Any:
-    """The part that a recipe's value names, ready for use; `collaborators` are settings that only code can give."""
+    """The part that a recipe's value names, ready for use, with the parts that its settings name.
+
+    collaborators: settings that only code can give.
+    """
     name, settings = _on_shelf(shelf, *part_of(value))
+    for argument in parts.schema(f"{shelf}/{name}").values():
+        inner, written = _shelf_of(argument), settings.get(argument.name)
+        if inner and isinstance(written, (str, Mapping)):
+            settings[argument.name] = build(inner, written)
     return parts.build(f"{shelf}/{name}", **settings, **collaborators)
+
+
+def _shelf_of(argument: parts.Argument) -> str:
+    """The shelf that a part's argument takes a part from, where it is typed by a protocol."""
+    return COLLABORATORS.get(argument.annotation.rpartition(".")[2], "")
+
+
+def check_settings(path: str, settings: Mapping[str, Any]) -> None:
+    """Raises PartError for a setting whose value is not of the type that the part's signature gives it."""
+    for argument in parts.schema(path).values():
+        type_ = _evaluate(argument.annotation, _DATA_TYPES)
+        if argument.name in settings and not _fits(settings[argument.name], type_):
+            raise PartError(f"{path}, {argument.name}: {settings[argument.name]!r} is not {_name_of(type_)}")
 
 
 def _on_shelf(shelf: str, name: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -402,7 +424,7 @@ def _fill_part(recipe: Recipe, place: str, shelf: str, value: Any) -> dict[str, 
         arguments = parts.schema(f"{shelf}/{name}").values()
     except PartError as error:
         raise _error(recipe, place, str(error)) from None
-    schema = {a.name: _Setting(_evaluate(a.annotation, _DATA_TYPES), a.default) for a in arguments}
+    schema = {a.name: _Setting(_evaluate(a.annotation, _DATA_TYPES), a.default, _shelf_of(a)) for a in arguments}
     return {name: _fill(recipe, place, f"{shelf}/{name}", schema, settings)}
 
 
@@ -418,8 +440,9 @@ def _fill(
         here = f"{place}.{name}"
         # What is not plain data (a policy, a model) cannot be written in a recipe: the code gives it.
         if name not in options and setting.default is inspect.Parameter.empty:
-            if setting.type is not Any:
-                raise _error(recipe, place, f"{what} needs {name!r}", f"{name}: {_name_of(setting.type)}")
+            if setting.type is not Any or setting.shelf:
+                wanted = f"a part of {setting.shelf}" if setting.shelf else _name_of(setting.type)
+                raise _error(recipe, place, f"{what} needs {name!r}", f"{name}: {wanted}")
             continue
         value = options.get(name, setting.default)
         if name in options and not _fits(value, setting.type):

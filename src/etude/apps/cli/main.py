@@ -67,6 +67,22 @@ def parser() -> argparse.ArgumentParser:
     report = verb("report", "work.report", "print what a run gained, kept and lost, and where its page is")
     report.add_argument("run", help="a run directory")
 
+    merge = verb("merge", "merge.merge", "merge models of one kind into one, tensor by tensor")
+    merge.add_argument("models", nargs="+", metavar="MODEL", help="a directory, a run directory or a short name")
+    merge.add_argument("--method", required=True, help="a part of the shelf weights/merge")
+    merge.add_argument("--base", metavar="BASE", help="the model that all were tuned from; most methods need it")
+    merge.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="key=value",
+        help="settings of the method: density=0.3 weights=[0.5,0.5]",
+    )
+    merge.add_argument(
+        "--out", required=True, metavar="DIR", help="the merged model, a directory that is not there yet"
+    )
+    merge.add_argument("--shard-gb", type=float, default=5.0, metavar="GB", help="largest file of weights (default: 5)")
+
     imported = verb("import", "logs.import_logs", "turn logs into trajectories; bad rows go to a quarantine file")
     imported.add_argument("paths", nargs="+", metavar="FILE", help="JSON, JSON Lines or Parquet, compressed or not")
     imported.add_argument(

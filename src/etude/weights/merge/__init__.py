@@ -1,0 +1,3 @@
+from etude.core.parts import as_shelf
+
+as_shelf(__name__)
