@@ -8,8 +8,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("etude", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("etude")
 ROOT = Path(__file__).resolve().parent.parent
 _outcomes: dict[int, dict[str, bool]] = {}
 

@@ -8,12 +8,14 @@ import pytest
 from etude.core.errors import EtudeError
 from etude.evaluation.statistics import (
     Figure,
+    cohen_kappa,
     distinct_n,
     expected_calibration_error,
     mean_interval,
     paired_bootstrap,
     pass_at_k,
     perplexity,
+    position_bias,
     word_set_distance,
 )
 
@@ -133,6 +135,30 @@ def test_diversity_by_hand():
     assert word_set_distance(["a b", "b c", "b a"]) == pytest.approx(4 / 9)
     assert word_set_distance(["", ""]) == 0.0
     assert word_set_distance(["alone"]) == 0.0
+
+
+def test_kappa_of_cohen_s_own_kind_of_table():
+    # of 50 items both say yes to 20 and no to 15, one alone yes to 5, the other alone yes to 10:
+    # observed .7, by chance .5 * .6 + .5 * .4 = .5
+    one = ["yes"] * 25 + ["no"] * 25
+    other = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
+    assert cohen_kappa(one, other) == pytest.approx(0.4)
+    assert cohen_kappa(one, one) == 1.0
+    assert cohen_kappa([0, 1], [1, 0]) == -1.0
+    assert cohen_kappa([0, 0, 1, 1], [0, 1, 0, 1]) == 0.0
+    assert math.isnan(cohen_kappa([1, 1], [1, 1]))
+    for wrong in ([], [1]):
+        with pytest.raises(EtudeError, match=f"2 and {len(wrong)} judgements"):
+            cohen_kappa([1, 1], wrong)
+    with pytest.raises(EtudeError, match="0 and 0 judgements"):
+        cohen_kappa([], [])
+
+
+def test_position_bias_counts_the_places_that_win_in_both_orders():
+    assert position_bias([1, 2, 1, 2], [2, 1, 2, 1]) == (0.0, 0.0)  # the same episode won each time
+    assert position_bias([1, 1, 2, 0, 0], [1, 2, 2, 0, 1]) == (0.2, 0.2)
+    with pytest.raises(EtudeError, match="1 and 0 verdicts"):
+        position_bias([1], [])
 
 
 def test_perplexity_of_a_uniform_choice_is_its_size():

@@ -499,6 +499,65 @@ async def test_the_score_is_the_sum_of_the_scorers():
     assert (e.reward, e.score, e.scores) == (1.0, 0.75, {"Fixed": 0.75})
 
 
+class Ranked:
+    """Compares the episodes of a group by their seeds."""
+
+    range = (0.0, 1.0)
+
+    async def compare(self, trajectory, episodes):
+        assert all(episode.reward is not None for episode in episodes)
+        order = sorted(episode.seed for episode in episodes)
+        return [float(order.index(episode.seed)) for episode in episodes]
+
+
+async def test_a_scorer_may_compare_the_group():
+    scorers = [Fixed(0.25), Ranked()]
+    (t,) = await play(FINE, Talk(turns=2, score=lambda text: 1.0), group=3, scorers=scorers)
+    assert sorted(e.score for e in t.episodes) == [0.25, 1.25, 2.25]
+    assert [e.scores for e in t.episodes] == [{"Fixed": 0.25, "Ranked": e.score - 0.25} for e in t.episodes]
+
+
+async def test_failed_episodes_are_not_compared():
+    class Some:
+        calls = 0
+        range = (0.0, 1.0)
+
+        async def __call__(self, trajectory, episode):
+            Some.calls += 1
+            if Some.calls == 2:
+                raise ValueError("no key")
+            return 0.0
+
+    (t,) = await play(FINE, Talk(turns=2, score=lambda text: 1.0), group=3, scorers=[Some(), Ranked()])
+    assert sorted(e.score for e in t.episodes if e.failure is None) == [0.0, 1.0]
+    assert sum(e.failure is not None for e in t.episodes) == 1
+
+
+@pytest.mark.parametrize("scores", [ValueError("no verdict"), [0.5]])
+async def test_a_comparison_that_fails_fails_its_group(scores):
+    class Broken(Ranked):
+        async def compare(self, trajectory, episodes):
+            if isinstance(scores, Exception):
+                raise scores
+            return scores
+
+    (t,) = await play(FINE, Talk(turns=2, score=lambda text: 1.0), group=2, scorers=[Fixed(0.25), Broken()])
+    assert [(e.failure.boundary, e.score, e.reward) for e in t.episodes] == [(Boundary.SCORER, None, None)] * 2
+
+
+async def test_a_judge_that_is_a_local_model_gets_its_decoder(policy):
+    class Judged(Fixed):
+        async def __call__(self, trajectory, episode):
+            assert self.policy.generator is not None
+            return self.value
+
+    scorer = Judged(0.5)
+    scorer.policy = policy
+    policy.generator = None
+    (t,) = await play(FINE, Talk(turns=2, score=lambda text: 1.0), scorers=[scorer])
+    assert t.episodes[0].score == 0.5
+
+
 async def test_a_malformed_call_is_marked_on_its_node():
     class Malformed:
         name, version = "malformed", 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from etude.core.errors import ScoreError
-from etude.scoring.base import accepted_answers, checked, final_answer, turns, words
+from etude.scoring.base import accepted_answers, checked, final_answer, steps, turns, words
 from etude.scoring.environment import environment
 from etude.trajectory import Boundary, Episode, Failure, Message, ToolCall, Trajectory
 
@@ -64,6 +64,18 @@ def test_the_agents_turns_are_those_it_sampled():
     for node in trajectory.nodes:
         node.version = None  # a log: nothing was sampled here
     assert [m.content for m in turns(trajectory, Episode(said))] == ["an example in the prompt", "mine"]
+
+
+def test_turns_before_history_was_rewritten_are_turns():
+    trajectory = Trajectory("t", "task")
+    asked = trajectory.add(Message("user", "?"), None)
+    first = trajectory.add(Message("assistant", "look", thought="hm"), asked, version=0)
+    copy = trajectory.reuse(trajectory.nodes[first].message, asked)  # the template leaves out old thoughts
+    result = trajectory.add(Message("tool", "seen"), copy)
+    last = trajectory.add(Message("assistant", "done"), result, version=0)
+    episode = Episode(last, rewritten=[first])
+    assert [m.content for m in turns(trajectory, episode)] == ["look", "done"]
+    assert steps(trajectory, episode) == [(first, [Message("tool", "seen")]), (last, [])]
 
 
 def test_the_final_answer_is_the_last_message_or_the_argument_of_answer():

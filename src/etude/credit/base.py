@@ -19,12 +19,28 @@ def deviations(score_G: np.ndarray, credit: str) -> tuple[np.ndarray, int]:
             f"credit/{credit} compares the episodes of a group and was given {len(score_G)}; "
             "sample a group of 2 or more, or use credit/outcome"
         )
+    finite(score_G, credit)
+    return centred(score_G), int((~np.isnan(score_G)).sum())
+
+
+def finite(score_G: np.ndarray, credit: str) -> None:
+    """Raise CreditError for an infinite score; NaN is unscored."""
     if np.isinf(score_G).any():
         g = int(np.isinf(score_G).argmax())
         raise CreditError(f"credit/{credit}: score {score_G[g]} of episode {g} is infinite; mend its scorer")
-    scored_G = ~np.isnan(score_G)
-    count = int(scored_G.sum())
-    if count < 2:
-        return np.full(len(score_G), np.nan), count
-    shifted_G = score_G - score_G[scored_G][0]  # so that rounding cannot turn equal scores into a tiny signal
-    return shifted_G - shifted_G[scored_G].mean(), count
+
+
+def centred(value_N: np.ndarray) -> np.ndarray:
+    """float64 [N] minus the mean of what is no NaN; all NaN where fewer than two values could be compared."""
+    known_N = ~np.isnan(value_N)
+    if known_N.sum() < 2:
+        return np.full(len(value_N), np.nan)
+    shifted_N = value_N - value_N[known_N][0]  # so that rounding cannot turn equal values into a tiny signal
+    return shifted_N - shifted_N[known_N].mean()
+
+
+def scaled(value_N: np.ndarray, eps: float) -> np.ndarray:
+    """float64 [N] divided by its sample standard deviation (divisor N - 1) plus eps; all NaN where that has none."""
+    if (~np.isnan(value_N)).sum() < 2:
+        return np.full(len(value_N), np.nan)
+    return value_N / (np.nanstd(value_N, ddof=1) + eps)

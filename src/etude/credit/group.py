@@ -8,7 +8,7 @@ Departures: std is the sample standard deviation (divisor G - 1) plus eps, as in
 import numpy as np
 
 from etude.core.parts import part
-from etude.credit.base import deviations
+from etude.credit.base import deviations, scaled
 
 
 @part
@@ -24,7 +24,5 @@ def group(score_G: np.ndarray, *, std: bool = True, eps: float = 1e-4) -> np.nda
     >>> group(np.array([1.0, 0.0, 0.5, np.nan]), std=False)
     array([ 0.5, -0.5,  0. ,  nan])
     """
-    deviation_G, count = deviations(score_G, "group")
-    if not std or count < 2:
-        return deviation_G
-    return deviation_G / (np.nanstd(deviation_G, ddof=1) + eps)
+    deviation_G, _ = deviations(score_G, "group")
+    return scaled(deviation_G, eps) if std else deviation_G

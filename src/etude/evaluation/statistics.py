@@ -10,6 +10,8 @@ Paired percentile bootstrap: Efron & Tibshirani 1993, "An Introduction to the Bo
 pass@k: Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv:2107.03374, eq. 1:
     1 - C(n-c, k) / C(n, k)
 ECE: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599, eq. 3, bins of equal width.
+kappa: Cohen 1960, "A Coefficient of Agreement for Nominal Scales", doi.org/10.1177/001316446002000104.
+position bias: Zheng et al. 2023, "Judging LLM-as-a-Judge", arXiv:2306.05685, section 3.3.
 distinct-n: Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", arXiv:1510.03055.
 
 Departures: `correct` of the calibration error may be a share (several attempts at one item) and not only 0 or 1.
@@ -18,6 +20,7 @@ Departures: `correct` of the calibration error may be a share (several attempts 
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -178,6 +181,38 @@ def expected_calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, 
     """
     rows_NK = np.stack([np.asarray(confidence_N, np.float64), np.asarray(correct_N, np.float64)], 1)
     return float(_ece(np.ones((1, len(rows_NK))), rows_NK, bins)[0])
+
+
+def cohen_kappa(one_N: Sequence[Any], other_N: Sequence[Any]) -> float:
+    """Agreement of two judges, or of a judge with labels, beyond chance: 1 always, 0 as often as by chance.
+
+    one_N, other_N: what each says of the same N items, any values that can be compared for equality.
+    NaN where both give one and the same value to all. Raises EtudeError unless both judge the same items, at least one.
+
+    >>> cohen_kappa(["yes", "yes", "no", "no"], ["yes", "no", "no", "no"])
+    0.5
+    """
+    if len(one_N) != len(other_N) or not len(one_N):
+        raise EtudeError(f"{len(one_N)} and {len(other_N)} judgements: kappa needs the same items, at least one")
+    items, one, other = len(one_N), Counter(one_N), Counter(other_N)
+    observed = sum(a == b for a, b in zip(one_N, other_N, strict=True)) / items
+    chance = sum(one[value] * other[value] for value in one) / items**2
+    return (observed - chance) / (1 - chance) if chance < 1 else math.nan
+
+
+def position_bias(place_N: Sequence[int], swapped_N: Sequence[int]) -> tuple[float, float]:
+    """Shares of pairs in which the first place won in both orders, and in which the second did; 0 and 0 is no bias.
+
+    place_N, swapped_N: the place that won, 1 or 2, or 0 for a tie, of the same N pairs in one order and in the other.
+    Raises EtudeError unless both hold the same pairs, at least one.
+
+    >>> position_bias([1, 1, 1, 0], [2, 1, 1, 2])
+    (0.5, 0.0)
+    """
+    if len(place_N) != len(swapped_N) or not len(place_N):
+        raise EtudeError(f"{len(place_N)} and {len(swapped_N)} verdicts: both orders need the same pairs, at least one")
+    both = [a if a == b else 0 for a, b in zip(place_N, swapped_N, strict=True)]
+    return both.count(1) / len(both), both.count(2) / len(both)
 
 
 def perplexity(logprob_N: np.ndarray) -> float:

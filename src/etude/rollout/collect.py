@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.core.errors import EnvironmentFault
-from etude.protocols import Action, Agent, Policy, Sampling, Scorer, Session, Step, Task
+from etude.protocols import Action, Agent, Comparer, Policy, Sampling, Scorer, Session, Step, Task
 from etude.trajectory import Boundary, Episode, Failure, Message, StopReason, Trajectory
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ async def collect(
     concurrency: int = 32,
     max_turns: int = 8,
     seconds: float = 600.0,
-    scorers: Sequence[Scorer] = (),
+    scorers: Sequence[Scorer | Comparer] = (),
     name: str = "",
     on_episode: Callable[[], None] = lambda: None,
 ) -> list[Trajectory]:
@@ -148,12 +148,13 @@ async def collect(
     name: beginning of the trajectories' ids; after it comes the task's, and `~2` where the task comes a second time.
     on_episode: called after each episode, for progress.
     """
-    attach(policy)
-    generator: Generator | None = getattr(policy, "generator", None)
-    if generator is not None and not generator.live:
-        # a beginning kept from earlier play changes how a prompt is batched, and so the last bits of its numbers: a run
-        # that resumes here has none, and must sample the same
-        generator.invalidate()
+    for model in (policy, *(getattr(scorer, "policy", None) for scorer in scorers)):  # a judge may be a local model too
+        attach(model)
+        generator: Generator | None = getattr(model, "generator", None)
+        if generator is not None and not generator.live:
+            # a beginning kept from earlier play changes how a prompt is batched, and so the last bits of its numbers: a
+            # run that resumes here has none, and must sample the same
+            generator.invalidate()
     room = asyncio.Semaphore(concurrency)
     trajectories = [
         Trajectory(
@@ -176,6 +177,7 @@ async def collect(
         on_episode()
 
     await asyncio.gather(*(play(t, g) for t in range(len(tasks)) for g in range(group)))
+    await asyncio.gather(*(_compare(trajectory, scorers) for trajectory in trajectories))
     return trajectories
 
 
@@ -199,7 +201,7 @@ async def _play(
     sampling: Sampling,
     max_turns: int,
     seconds: float,
-    scorers: Sequence[Scorer],
+    scorers: Sequence[Scorer | Comparer],
 ) -> None:
     generator: Generator | None = getattr(policy, "generator", None)
     start = time.monotonic()
@@ -246,21 +248,43 @@ def _empty_leaf(trajectory: Trajectory) -> int:
     return trajectory.add(Message("system", ""), None)
 
 
-async def _score(trajectory: Trajectory, episode: Episode, scorers: Sequence[Scorer]) -> None:
+async def _score(trajectory: Trajectory, episode: Episode, scorers: Sequence[Scorer | Comparer]) -> None:
     if not scorers:
         episode.score = episode.reward
         return
     try:
-        total = 0.0
-        for scorer in scorers:
-            score = await scorer(trajectory, episode)
-            name = type(scorer).__name__
-            episode.scores[name] = episode.scores.get(name, 0.0) + score  # one scorer may be there with two settings
-            total += score
-        episode.score = total
+        scores = [(scorer, await scorer(trajectory, episode)) for scorer in scorers if not isinstance(scorer, Comparer)]
     except Exception as error:
-        episode.reward, episode.stop = None, StopReason.FAILED
-        episode.failure = Failure(Boundary.SCORER, f"{type(error).__name__}: {error}")
+        _unscore(episode, error)
+        return
+    episode.score = 0.0
+    for scorer, score in scores:
+        _add(episode, scorer, score)
+
+
+async def _compare(trajectory: Trajectory, scorers: Sequence[Scorer | Comparer]) -> None:
+    """Add the scores that need the whole group. Where they cannot be had, each of its episodes failed there."""
+    played = [episode for episode in trajectory.episodes if episode.failure is None]
+    try:
+        for scorer in scorers:
+            if not isinstance(scorer, Comparer):
+                continue
+            for episode, score in zip(played, await scorer.compare(trajectory, played), strict=True):
+                _add(episode, scorer, score)
+    except Exception as error:
+        for episode in played:
+            _unscore(episode, error)
+
+
+def _add(episode: Episode, scorer: Any, score: float) -> None:
+    name = type(scorer).__name__
+    episode.scores[name] = episode.scores.get(name, 0.0) + score  # one scorer may be there with two settings
+    episode.score = (episode.score or 0.0) + score
+
+
+def _unscore(episode: Episode, error: Exception) -> None:
+    episode.reward, episode.score, episode.stop = None, None, StopReason.FAILED
+    episode.failure = Failure(Boundary.SCORER, f"{type(error).__name__}: {error}")
 
 
 def attach(policy: Any) -> None:

@@ -1,4 +1,5 @@
-"""What the scorers share: the agent's turns, its final answer, the accepted ones, and the check on every score.
+"""What the scorers share: the agent's turns, its final answer, the accepted ones, a judge's answer, and the check on
+every score.
 
 Gold answers are read from `trajectory.meta["answer"]`: one, or a list of accepted ones. A failed episode is not scored
 at all (that is neither 0 nor NaN): whoever scores skips it, and `checked` refuses it.
@@ -6,13 +7,14 @@ at all (that is neither 0 nor NaN): whoever scores skips it, and `checked` refus
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import string
 from typing import Any
 
 from etude.core.errors import ScoreError
-from etude.protocols import Scorer
+from etude.protocols import Policy, Sampling, Scorer
 from etude.trajectory import Episode, Message, Trajectory
 
 
@@ -41,10 +43,23 @@ def place(trajectory: Trajectory, episode: Episode) -> str:
 
 def turns(trajectory: Trajectory, episode: Episode) -> list[Message]:
     """What the agent said: the sampled messages of the path; in a log that sampled nothing, all of the assistant's."""
-    path = [trajectory.nodes[n] for n in trajectory.path(episode.leaf)]
-    sampled = [node for node in path if node.sampled]
-    messages = [trajectory.messages[node.message] for node in sampled or path]
-    return [m for m in messages if m.role == "assistant"]
+    return [trajectory.messages[trajectory.nodes[n].message] for n, _ in steps(trajectory, episode)]
+
+
+def steps(trajectory: Trajectory, episode: Episode) -> list[tuple[int, list[Message]]]:
+    """Each turn of the agent: the node that was sampled, and the messages that came until the next turn.
+
+    Where a template rewrote history, the path holds copies of earlier turns; they count as the turns that they repeat.
+    """
+    sampled = {trajectory.nodes[n].message: n for n in trajectory.nodes_of(episode) if trajectory.nodes[n].sampled}
+    found: list[tuple[int, list[Message]]] = []
+    for n in trajectory.path(episode.leaf):
+        message = trajectory.nodes[n].message
+        if trajectory.messages[message].role == "assistant" and (message in sampled or not sampled):
+            found.append((sampled.get(message, n), []))
+        elif found:
+            found[-1][1].append(trajectory.messages[message])
+    return found
 
 
 def final_answer(trajectory: Trajectory, episode: Episode) -> str:
@@ -75,3 +90,22 @@ def words(text: str) -> list[str]:
     """
     bare = "".join(c for c in text.lower() if c not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+
+
+def transcript(trajectory: Trajectory, episode: Episode) -> str:
+    """The dialogue as one JSON object a line: what is said in it cannot pass for the end of it."""
+    rows = []
+    for m in trajectory.dialogue(episode.leaf):
+        row: dict[str, Any] = {"role": m.role, "content": m.content}
+        if m.tool_calls:
+            row["calls"] = [{"name": call.name, "arguments": call.arguments} for call in m.tool_calls]
+        rows.append(json.dumps(row, ensure_ascii=False))
+    return "\n".join(rows)
+
+
+async def ask(policy: Policy, question: str, *, sampling: Sampling, seed: int) -> str:
+    """What a policy answers to one question, in a dialogue of its own."""
+    dialogue = Trajectory("judgement", "judgement")
+    leaf = dialogue.add(Message("user", question), None)
+    _, action = await policy.act(dialogue, leaf, sampling=sampling, seed=seed)
+    return action.message.content

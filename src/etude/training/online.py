@@ -35,8 +35,7 @@ async def online(
     """
     for step in range(start, steps):
         trajectories = await play(step)
-        for trajectory in trajectories:
-            give(credit, trajectory)
+        give(credit, trajectories)
         on_weighed(step, trajectories)
         figures = {}
         for _ in range(updates):
@@ -44,12 +43,17 @@ async def online(
         on_step(step + 1, figures | summary(trajectories), trajectories)
 
 
-def give(credit: Callable[..., Any], trajectory: Trajectory) -> None:
-    """Weigh one trajectory: by one weight per episode, or as a credit that takes the whole trajectory pleases."""
-    if next(iter(inspect.signature(credit).parameters)) == "trajectory":
-        credit(trajectory)
-    else:
-        trajectory.weigh(credit(trajectory.score_G))
+def give(credit: Callable[..., Any], trajectories: Sequence[Trajectory]) -> None:
+    """Weigh the trajectories of one step, each by itself or all together, as the credit's first parameter says."""
+    takes = next(iter(inspect.signature(credit).parameters))
+    if takes == "trajectories":
+        credit(trajectories)
+        return
+    for trajectory in trajectories:
+        if takes == "trajectory":
+            credit(trajectory)
+        else:
+            trajectory.weigh(credit(trajectory.score_G))
 
 
 def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
