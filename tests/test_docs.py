@@ -15,6 +15,7 @@ import yaml
 
 import etude
 from etude.apps.cli.main import parser
+from etude.core import parts
 from etude.policies.scripted import scripted
 from etude.trajectory.store import Store
 
@@ -128,6 +129,17 @@ def test_own_method_in_another_package(tmp_path):
     (tmp_path / "etude_rank.py").write_text(files["src/etude/credit/rank.py"])
     assert "Rank credit" in shell("etude parts credit/rank", tmp_path, tmp_path)
     assert shell("python -c 'import etude; print(etude.credit.rank([0, 1]))'", tmp_path, tmp_path) == "[-0.5  0.5]\n"
+
+
+def test_merging(tmp_path, monkeypatch, tiny_policy):
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "one", "two"):
+        tiny_policy.save(name)
+    ((_, _, code),) = blocks("docs/merging.md", "python")
+    exec(code)
+    assert etude.policy("merged").renderer.tokenizer.chat_template == tiny_policy.renderer.tokenizer.chat_template
+    page = (ROOT / "docs" / "merging.md").read_text(encoding="utf-8")
+    assert {*re.findall(r"^\| `(\w+)`", page, re.MULTILINE)} == {*parts.find("weights/merge")}
 
 
 def test_formats(tmp_path):

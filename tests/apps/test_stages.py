@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import etude
-from etude.core.errors import PreflightError
+from etude.core.errors import PreflightError, RecipeError
 from etude.trajectory.store import Store
 
 from ..engine_fixtures import tiny_model_directory  # noqa: F401
@@ -130,3 +130,57 @@ def test_practice_without_gradient_is_told_and_goes_on(run, credit, told):
     assert log.count(told) == 1
     assert "refused" not in log
     assert [row["gradient_norm"] for row in lines(path, "metrics.jsonl")] == [0.0, 0.0]
+
+
+# -- preferences -----------------------------------------------------------------------------------------------------
+
+
+def spoken_world():
+    """Any answer is judged, by its first letter."""
+    return etude.world(
+        name="spoken",
+        tools=[],
+        tasks=[{"id": on, "prompt": f"Speak of the {on}.", "split": "train"} for on in ("mat", "cat", "hat")],
+        score=lambda state, answer, row: ord(answer[0]) % 16 / 16 if answer else 0.0,
+    )
+
+
+PLAY = "collect: {by: policy, episodes: 24, group: 8, max_tokens: 30, max_turns: 1}"
+TRAIN = "train: {{objective: {}, batch: 3, epochs: 8, lr: 3e-3, schedule: constant, warmup: 0{}}}"
+
+
+@pytest.mark.parametrize("objective", ["preference", "{preference: {loss: simpo, beta: 2.0}}", "kto"])
+def test_what_scored_better_in_its_group_becomes_likelier(run, objective):
+    path = run(PLAY, TRAIN.format(objective, ", credit: preference"), world=spoken_world())
+    steps = lines(path, "metrics.jsonl")
+    assert [row["epoch"] for row in steps] == list(range(1, 9)), "a batch is three groups"
+    assert len({row["rows"] for row in steps}) == 1
+    assert 6 <= steps[0]["rows"] < 24, "neither best nor worst is left out"
+    first, last = steps[0], steps[-1]
+    assert last["loss"] < 0.9 * first["loss"]
+    assert last["accuracy"] > 0.7 > first["accuracy"]
+    if objective == "preference":
+        assert first["margin"] == 0.0
+        assert last["margin"] > 0.3
+
+
+def test_an_objective_of_preferences_wants_weights(run):
+    with pytest.raises(RecipeError, match=r"train.objective 'preference'.* set train.credit"):
+        run(PLAY, TRAIN.format("preference", ""), world=spoken_world())
+
+
+def test_groups_whose_scores_are_equal_are_refused(run):
+    with pytest.raises(PreflightError, match="carry no gradient"):
+        run(PLAY, TRAIN.format("preference", ", credit: preference"))
+
+
+def test_credit_weighs_what_has_scores_and_the_rest_has_weight_one(run, tmp_path):
+    chat = [{"role": "user", "content": "the mat"}, {"role": "assistant", "content": "the cat"}]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": chat}))
+    path = run(
+        f"import: {{files: [{tmp_path / 'chat.jsonl'}], format: openai}}",
+        PLAY,
+        TRAIN.format("likelihood", ", credit: {outcome: {baseline: .nan}}"),
+        world=spoken_world(),
+    )
+    assert [row["rows"] for row in lines(path, "metrics.jsonl")] == [1] * 8

@@ -106,7 +106,19 @@ def test_labels_of_user_and_observation_do_not_matter(renderer, dialogue):
         logprob_N = logits_PV.log_softmax(-1).gather(-1, labels_P[:, None])[:, 0][sampled_P]
         N = len(logprob_N)
         one = torch.ones(N)
-        batch = Batch(logprob_N, one, logprob_N.detach(), torch.zeros(N).long(), torch.tensor([N]), N, 1, N)
+        batch = Batch(
+            logprob_N,
+            one,
+            logprob_N.detach(),
+            torch.zeros(N).long(),
+            torch.tensor([N]),
+            N,
+            1,
+            N,
+            torch.tensor([0]),
+            torch.tensor([0]),
+            1,
+        )
         return parts.build("objectives/likelihood")(batch)[0]
 
     before = loss(ids_P)

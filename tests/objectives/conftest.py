@@ -8,6 +8,8 @@ import torch
 from etude.protocols import Batch
 
 LENGTHS = (3, 1, 4)
+SIGN = (1, 1, -1)  # of each sequence's weights
+GROUP = torch.tensor([0, 1, 0])
 VOCABULARY = 5
 
 
@@ -23,7 +25,8 @@ def make_batch(logits_NV):
     generator = torch.Generator().manual_seed(1)
     N = sum(LENGTHS)
     label_N = torch.randint(VOCABULARY, (N,), generator=generator)
-    weight_N = torch.randn(N, generator=generator, dtype=torch.float64)
+    weight_N = torch.randn(N, generator=generator, dtype=torch.float64).abs()
+    weight_N *= torch.repeat_interleave(torch.tensor(SIGN), torch.tensor(LENGTHS))
     drift_N = 0.6 * torch.randn(N, generator=generator, dtype=torch.float64)
     reference_N = torch.randn(N, generator=generator, dtype=torch.float64)
 
@@ -38,6 +41,9 @@ def make_batch(logits_NV):
             tokens=N,
             sequences=len(LENGTHS),
             max_length=10,
+            episode_S=torch.arange(len(LENGTHS)),
+            group_S=GROUP,
+            groups=2,
             reference_logprob_N=logprob_N.detach() + 0.5 * reference_N,
         )
         batch = dataclasses.replace(batch, **changes)
@@ -49,6 +55,13 @@ def make_batch(logits_NV):
         }
         length_S = batch.length_S[list(keep)]
         sequence_N = torch.repeat_interleave(torch.arange(len(keep)), length_S)
-        return dataclasses.replace(batch, **per_token, sequence_N=sequence_N, length_S=length_S)
+        return dataclasses.replace(
+            batch,
+            **per_token,
+            sequence_N=sequence_N,
+            length_S=length_S,
+            episode_S=torch.arange(len(keep)),
+            group_S=GROUP[list(keep)],
+        )
 
     return make

@@ -15,7 +15,17 @@ def one_token(ratio: float, weight: float, **settings: float) -> tuple[float, fl
     """Loss, its gradient by the token's log-probability, metrics."""
     logprob_N = torch.tensor([math.log(ratio) - 2.0], dtype=torch.float64, requires_grad=True)
     batch = Batch(
-        logprob_N, torch.tensor([weight]), torch.tensor([-2.0]), torch.tensor([0]), torch.tensor([1]), 1, 1, 8
+        logprob_N,
+        torch.tensor([weight]),
+        torch.tensor([-2.0]),
+        torch.tensor([0]),
+        torch.tensor([1]),
+        1,
+        1,
+        8,
+        torch.tensor([0]),
+        torch.tensor([0]),
+        1,
     )
     loss, metrics = build("objectives/clipped", **settings)(batch)
     (grad,) = torch.autograd.grad(loss, logprob_N)
@@ -68,7 +78,19 @@ def two_episodes(**settings: object) -> tuple[float, list[float]]:
     old_N = torch.tensor([-1.0, -2.0, -3.0], dtype=torch.float64)
     logprob_N = (old_N + torch.tensor([0.3, -0.1, 0.05])).requires_grad_()
     weight_N = torch.tensor([1.0, 1.0, -1.0])
-    batch = Batch(logprob_N, weight_N, old_N, torch.tensor([0, 0, 1]), torch.tensor([2, 1]), 3, 2, 8)
+    batch = Batch(
+        logprob_N,
+        weight_N,
+        old_N,
+        torch.tensor([0, 0, 1]),
+        torch.tensor([2, 1]),
+        3,
+        2,
+        8,
+        torch.tensor([0, 1]),
+        torch.tensor([0, 1]),
+        2,
+    )
     loss, _ = build("objectives/clipped", **settings)(batch)
     return loss.item(), torch.autograd.grad(loss, logprob_N)[0].tolist()
 

@@ -56,7 +56,19 @@ def test_without_the_stop_gradient_it_would_be_another(token_batch, logits_NV):
 @pytest.mark.parametrize("logprob", [-50.0, -200.0, -1e30])
 def test_finite_as_p_goes_to_zero(logprob):
     logprob_N = torch.tensor([logprob, -0.5], requires_grad=True)
-    batch = Batch(logprob_N, torch.ones(2), logprob_N.detach(), torch.tensor([0, 0]), torch.tensor([2]), 2, 1, 2)
+    batch = Batch(
+        logprob_N,
+        torch.ones(2),
+        logprob_N.detach(),
+        torch.tensor([0, 0]),
+        torch.tensor([2]),
+        2,
+        1,
+        2,
+        torch.tensor([0]),
+        torch.tensor([0]),
+        1,
+    )
     loss, metrics = build("objectives/dft")(batch)
     loss.backward()
     assert torch.isfinite(loss)

@@ -12,7 +12,17 @@ LOGPROB_N = torch.tensor([-1.0, -2.0, -3.0])  # episode 0 has two tokens, episod
 
 def batch(weight_N=(1.0, 1.0, 1.0), logprob_N=LOGPROB_N) -> Batch:
     return Batch(
-        logprob_N, torch.tensor(weight_N), logprob_N.detach(), torch.tensor([0, 0, 1]), torch.tensor([2, 1]), 3, 2, 4
+        logprob_N,
+        torch.tensor(weight_N),
+        logprob_N.detach(),
+        torch.tensor([0, 0, 1]),
+        torch.tensor([2, 1]),
+        3,
+        2,
+        4,
+        torch.tensor([0, 1]),
+        torch.tensor([0, 1]),
+        2,
     )
 
 

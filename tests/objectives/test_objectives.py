@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from etude.core import parts
+from etude.objectives.preference import LOSSES
 
 NAMES = sorted(parts.find("objectives"))
 CASES = [(name, {}) for name in NAMES] + [
@@ -14,6 +15,7 @@ CASES = [(name, {}) for name in NAMES] + [
     if "normalise" in parts.schema(f"objectives/{name}")
     for normalise in ("token", "sequence", "constant")
 ]
+CASES += [("preference", {"loss": loss}) for loss in LOSSES]
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -40,7 +42,7 @@ def test_zero_weight_is_zero_gradient(objective, make_batch, logits_NV):
 
 
 def test_only_weighted_tokens_move(objective, make_batch, logits_NV):
-    weight_N = torch.tensor([1.0, 0, 1, 0, 0, 0, 1, 1], dtype=torch.float64)
+    weight_N = torch.tensor([1.0, 0, 1, 0, 0, 0, -1, -1], dtype=torch.float64)
     batch = make_batch(weight_N=weight_N)
     batch.old_logprob_N = batch.logprob_N.detach()
     moved_N = gradient(objective(batch)[0], logits_NV).abs().sum(-1) > 0

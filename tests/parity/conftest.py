@@ -62,10 +62,16 @@ class Padded:
         return logits.log_softmax(-1).gather(-1, self.completion_BT[..., None])[..., 0]
 
     def flat(
-        self, model, weight_B: np.ndarray, old_BT: torch.Tensor, reference_BT: torch.Tensor | None = None
+        self,
+        model,
+        weight_B: np.ndarray,
+        old_BT: torch.Tensor,
+        reference_BT: torch.Tensor | None = None,
+        group_B: torch.Tensor | None = None,
     ) -> Batch:
-        """The masked tokens as etude's batch, log-probabilities with gradient."""
+        """The masked tokens as etude's batch, log-probabilities with gradient; one group, if not said otherwise."""
         keep_BT = self.mask_BT.bool()
+        group_S = torch.zeros(len(weight_B), dtype=torch.long) if group_B is None else group_B
         length_S = self.mask_BT.sum(1)
         sequence_N = torch.repeat_interleave(torch.arange(len(length_S)), length_S)
         return Batch(
@@ -77,6 +83,9 @@ class Padded:
             tokens=int(length_S.sum()),
             sequences=len(length_S),
             max_length=COMPLETION,
+            episode_S=torch.arange(len(length_S)),
+            group_S=group_S,
+            groups=len(group_S.unique()),
             reference_logprob_N=None if reference_BT is None else reference_BT[keep_BT],
         )
 

@@ -8,7 +8,8 @@ import torch
 
 from etude.core.errors import CheckpointError, PartError
 from etude.core.parts import build
-from etude.objectives import clipped, likelihood
+from etude.objectives import clipped, kto, likelihood, preference
+from etude.objectives.preference import LOSSES
 from etude.protocols import Batch
 from etude.training.learner import Learner, load_weights, rows
 from etude.trajectory import Episode, Message, Trajectory
@@ -133,6 +134,50 @@ def test_the_size_of_micro_batches_changes_nothing(policy, dialogues, objective)
         torch.testing.assert_close(cut, whole, rtol=0, atol=1e-6)
         assert others == pytest.approx(figures, rel=1e-5)
     assert whole.abs().max() > 1e-3
+
+
+@pytest.fixture
+def groups() -> list[Trajectory]:
+    """Three groups of three that begin alike: weights of both signs, of one sign, and a rewritten episode."""
+    shape = {0: (None, 7, False), **{n: (0, 2 + 3 * n, True) for n in (1, 2, 3)}}
+    made = [tree(shape, [1, 2, 3], seed=seed) for seed in range(2)]
+    made.append(tree(shape | {4: (None, 6, False), 5: (4, 4, True)}, [1, 2, 5], seed=2))
+    made[2].episodes[2].rewritten = [3]
+    for trajectory, weight_G in zip(made, ([1.0, -0.5, -1.0], [1.0, 1.0, 0.5], [-1.0, np.nan, 1.0]), strict=True):
+        trajectory.nodes[0].ids_T = made[0].nodes[0].ids_T
+        trajectory.weigh(weight_G)
+    return made
+
+
+@pytest.mark.parametrize("objective", [*(preference(loss, beta=1.0) for loss in LOSSES), kto(beta=1.0)], ids=str)
+def test_the_episodes_of_a_group_are_compared_however_small_micro_batches_are(load_policy, groups, objective):
+    learner = Learner(load_policy(), objective, micro_tokens=10_000, lr=1e-3)
+    learner.step(groups)  # away from the reference
+    whole, figures = Gradients(learner).of(groups)
+    for tokens in (1, 80):
+        learner.micro_tokens = tokens
+        cut, others = Gradients(learner).of(groups)
+        torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
+        assert others == pytest.approx(figures, rel=1e-4, abs=1e-6)
+    assert whole.abs().max() > 1e-3
+    assert figures["loss"] > 0
+
+
+def test_a_micro_batch_has_whole_trajectories_where_their_episodes_are_compared(policy, groups):
+    def paths(*needs: str, micro_tokens: int) -> list[list[list[int]]]:
+        """Of each micro-batch, of each of its trajectories: paths of each episode."""
+        seen = Seen(*needs)
+        Gradients(Learner(policy, seen, micro_tokens=micro_tokens)).of(groups)
+        assert {batch.groups for batch in seen.batches} == {3}
+        made = []
+        for batch in seen.batches:
+            own = [batch.episode_S[batch.group_S == g] for g in range(int(batch.group_S.max()) + 1)]
+            made.append(sorted(episode_S.unique(return_counts=True)[1].tolist() for episode_S in own))
+        return sorted(made)
+
+    assert paths("groups", micro_tokens=1) == [[[1, 1, 1]], [[1, 1, 1]], [[1, 2]]]
+    assert paths("groups", micro_tokens=10_000) == [[[1, 1, 1], [1, 1, 1], [1, 2]]]
+    assert paths(micro_tokens=1) == [[[1]]] * 9
 
 
 REWRITTEN = {0: (None, 6, False), 1: (0, 3, True), 2: (None, 9, False), 3: (2, 5, True), 4: (3, 2, False)}

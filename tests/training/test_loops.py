@@ -7,7 +7,7 @@ import torch
 from etude.agents.loops import native
 from etude.core.parts import build
 from etude.credit import group
-from etude.objectives import clipped, likelihood
+from etude.objectives import clipped, likelihood, preference
 from etude.protocols import Sampling
 from etude.rollout.collect import collect
 from etude.training import checkpoint
@@ -176,7 +176,8 @@ def test_offline_training_resumes_from_any_step(load_policy, dialogues, tmp_path
 class Recorder:
     """In the place of a learner: keeps which rows came in which step."""
 
-    def __init__(self):
+    def __init__(self, objective):
+        self.objective = objective
         self.steps: list[list[int]] = []
 
     def step_rows(self, batch) -> dict[str, float]:
@@ -184,8 +185,8 @@ class Recorder:
         return {}
 
 
-def order(dialogues, **settings) -> list[list[int]]:
-    recorder = Recorder()
+def order(dialogues, objective=likelihood(), **settings) -> list[list[int]]:
+    recorder = Recorder(objective)
     offline(recorder, dialogues, **{"epochs": 3, "batch": 4, "seed": 1, **settings})
     return recorder.steps
 
@@ -211,6 +212,14 @@ def test_the_rows_of_one_episode_stay_together(dialogues):
     assert sorted(steps) == [[9, 13]] * 8 + [[11]] * 8 + [[14]] * 8
 
 
+def test_the_episodes_of_a_trajectory_stay_together_where_they_are_compared(dialogues):
+    pair = tree({0: (None, 5, False), 1: (0, 4, True), 2: (0, 8, True)}, [1, 2], seed=9)  # rows of 9 and 13 tokens
+    pair.weigh([1.0, -1.0])
+    data = [pair, dialogues[1], dialogues[5]]
+    assert sorted(order(data, preference(), epochs=8, batch=1)) == [[9, 13]] * 8 + [[11]] * 8 + [[14]] * 8
+    assert sorted(order(data, epochs=8, batch=1)) == [[9]] * 8 + [[11]] * 8 + [[13]] * 8 + [[14]] * 8
+
+
 def test_nothing_to_train_is_no_step():
     assert order([]) == []
     assert steps_of(0, epochs=3, batch=4) == 0
@@ -222,11 +231,17 @@ def test_a_credit_may_take_the_whole_trajectory(dialogues):
     def turns(trajectory: Trajectory, *, scale: float = 2.0) -> None:
         trajectory.nodes[1].weight_T = np.full(4, scale, np.float32)
 
-    give(turns, trajectory)
+    give(turns, [trajectory])
     assert trajectory.nodes[1].weight_T.tolist() == [2.0] * 4
     trajectory.episodes[0].score = 0.5
-    give(lambda score_G: score_G * 3, trajectory)
+    give(lambda score_G: score_G * 3, [trajectory])
     assert trajectory.nodes[1].weight_T.tolist() == [1.5] * 4
+
+
+def test_a_credit_may_take_all_trajectories_of_a_step(dialogues):
+    taken = []
+    give(lambda trajectories: taken.append(trajectories), dialogues)
+    assert taken == [dialogues]
 
 
 def test_failed_episodes_are_counted_apart_and_are_in_no_mean():

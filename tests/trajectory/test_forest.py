@@ -48,8 +48,15 @@ def test_ids_sort_as_numbers():
 
 def test_batches_are_full_and_not_over():
     trees = forest([np.arange(n) + 100 * n for n in (27, 9, 15, 11, 14, 12)], 1)
-    made = [[len(tree.ids_L) for tree in batch] for batch in batches(trees, 30)]
+    made = [[len(tree.ids_L) for tree in batch] for batch in batches([[tree] for tree in trees], 30)]
     assert made == [[27], [15, 14], [12, 11], [9]]
+
+
+def test_units_stay_together_and_those_of_like_size_come_together():
+    trees = {len(tree.ids_L): tree for tree in forest([np.arange(n) + 100 * n for n in (27, 9, 15, 11, 14, 12)], 1)}
+    units = [[trees[n] for n in unit] for unit in ((9, 15), (27, 14), (11,), (12,))]
+    made = [[len(tree.ids_L) for tree in batch] for batch in batches(units, 45)]
+    assert made == [[27, 14], [9, 15, 12], [11]]
 
 
 def test_common_beginning():

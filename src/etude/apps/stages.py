@@ -106,6 +106,7 @@ async def train(
     work: Work,
     *,
     objective: Annotated[Part, PartName("objectives")] = "likelihood",
+    credit: Annotated[Part | None, PartName("credit")] = None,
     epochs: int = 1,
     batch: int = 16,
     lr: float = 1e-4,
@@ -119,16 +120,28 @@ async def train(
 ) -> None:
     """Train on the data: every sampled token of the assistant, weight 1 unless it has another.
 
-    objective: what is minimised. epochs, batch: passes over the data, and episodes per step.
+    objective: what is minimised.
+    credit: scores of a group -> weights, for the data that has scores.
+    epochs, batch: passes over the data, and episodes per step; groups, where the objective compares their episodes.
     lr, schedule, warmup, clip, weight_decay, micro_tokens: see `etude.training.Learner`.
     allow: preflight findings that are meant to be so.
     checkpoint_seconds: time between checkpoints.
     """
     from etude.training.offline import offline, samples_of, steps_of
 
-    data = prepare(work, work.read_data())
-    check(work, data, mode="supervised", allow=allow)
-    steps = steps_of(len(samples_of(data)), epochs=epochs, batch=batch)
+    minimised, data = work.build("objectives", objective), work.read_data()
+    if "groups" in minimised.needs and credit is None and all(n.weight_T is None for t in data for n in t.nodes):
+        name = objective if isinstance(objective, str) else next(iter(objective))
+        raise RecipeError(
+            f"train.objective {name!r} compares episodes by their weights, and the data has none; "
+            "set train.credit, such as credit: preference"
+        )
+    data = prepare(work, data, credit)
+    if credit is None:
+        check(work, data, mode="supervised", allow=allow)
+    else:  # what a credit left unweighted is left out, and cut or failed episodes are there to be told from good ones
+        check(work, data, mode="reinforcement", allow=allow, warn=["no_weight"])
+    steps = steps_of(len(samples_of(data, minimised)), epochs=epochs, batch=batch)
     learner = take_learner(
         work,
         objective,
@@ -381,13 +394,26 @@ def fill(work: Work, data: list[Trajectory]) -> list[Trajectory]:
     return data
 
 
-def prepare(work: Work, data: list[Trajectory]) -> list[Trajectory]:
-    """Give ids to dialogues that have none (imported ones) and weight 1 to paths that carry no weight."""
+def prepare(work: Work, data: list[Trajectory], credit: Part | None = None) -> list[Trajectory]:
+    """Give ids to dialogues that have none (imported ones), and weights to all.
+
+    Groups that have scores are weighed by `credit`, if one is given; other paths without a weight get 1.
+    """
+    from etude.training.online import give
+
     model_of(work.policy)
-    for trajectory in fill(work, data):
+    rest = fill(work, data)
+    if credit is not None:
+        give(work.build("credit", credit), [t for t in rest if _is_scored(t)])
+        rest = [t for t in rest if not _is_scored(t)]
+    for trajectory in rest:
         if all(node.weight_T is None for node in trajectory.nodes):
             trajectory.weigh([1.0] * len(trajectory.episodes))
     return data
+
+
+def _is_scored(trajectory: Trajectory) -> bool:
+    return any(episode.score is not None for episode in trajectory.episodes)
 
 
 def check(

@@ -194,7 +194,8 @@ class local:
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
         masks = [np.arange(len(ids_P)) >= max(start, 1) for ids_P, start in zip(sequences, starts, strict=True)]
         with torch.inference_mode():
-            for trees in batches(forest(sequences, TOKENS_PER_FORWARD, self.reach), TOKENS_PER_FORWARD):
+            units = [[tree] for tree in forest(sequences, TOKENS_PER_FORWARD, self.reach)]
+            for trees in batches(units, TOKENS_PER_FORWARD):
                 logprob_N = self.logprob(trees, masks)[0].cpu().numpy()
                 rows = [r for tree in trees for r in tree.rows]
                 for r, values in zip(

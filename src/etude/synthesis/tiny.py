@@ -166,9 +166,9 @@ class Lessons:
             weight_P[0] = 0
             mask_P = weight_P > 0
             if mask_P.any():
-                N = int(mask_P.sum())
+                n, N = len(made), int(mask_P.sum())
                 unrecorded_N = np.full(N, np.nan, np.float32)
-                made.append(Row(ids_P, mask_P, weight_P[mask_P], unrecorded_N, episode=len(made), length=N))
+                made.append(Row(ids_P, mask_P, weight_P[mask_P], unrecorded_N, episode=n, length=N, group=n))
         return made
 
     def answers(self, ids_P: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ weights are kept, because updates below bfloat16's resolution would vanish.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,12 @@ class Row:
     """Which episode it is of; several rows are of one where a template rewrote history."""
     length: int
     """Weighted tokens of that whole episode."""
+    group: int
+    """Which trajectory it is of."""
 
 
 def rows(trajectories: Sequence[Trajectory]) -> list[Row]:
-    """The paths that carry weight, numbered by episode; a node on several paths is trained in the first of them alone.
+    """The paths that carry weight, numbered by episode and trajectory; a node on several is trained in the first alone.
 
     Its weight is already the sum over its episodes (`Trajectory.weigh`), so this equals training every episode apart.
     Where an objective divides by an episode's length, a shared node counts in the length of each of its episodes, and
@@ -52,11 +54,12 @@ def rows(trajectories: Sequence[Trajectory]) -> list[Row]:
     """
     found: list[Row] = []
     episodes = 0
-    for trajectory in trajectories:
+    for group, trajectory in enumerate(trajectories):
         seen: set[int] = set()
         for episode in trajectory.episodes:
             length = sum(len(weight_N) for _, _, weight_N, _ in _paths(trajectory, episode, set()))
-            found += [Row(*path, episode=episodes, length=length) for path in _paths(trajectory, episode, seen)]
+            paths = _paths(trajectory, episode, seen)
+            found += [Row(*path, episode=episodes, length=length, group=group) for path in paths]
             episodes += 1
     return found
 
@@ -153,8 +156,8 @@ class Learner:
             return figures | {"loss": 0.0, "gradient_norm": 0.0, "lr": 0.0}
         total = 0.0
         gradients = [torch.zeros_like(m) for m in self.masters]
-        trees = forest([r.ids_P for r in batch], self.micro_tokens, self.policy.reach)
-        for micro in batches(trees, self.micro_tokens):
+        units = self._units(batch)
+        for micro in batches(units, self.micro_tokens):
             own = [batch[r] for tree in micro for r in tree.rows]
             loss, metrics = self.objective(self._batch(micro, batch, own, tokens))
             loss.backward()
@@ -169,9 +172,22 @@ class Learner:
                 figures[name] = figures.get(name, 0.0) + share * value
         norm = self._move(gradients)
         self.tokens_trained += tokens
-        self.tokens_computed += sum(len(tree.ids_L) for tree in trees)
+        self.tokens_computed += sum(len(tree.ids_L) for unit in units for tree in unit)
         self.policy.changed()
         return figures | {"loss": total, "gradient_norm": norm, "lr": self.optimiser.param_groups[0]["lr"]}
+
+    def _units(self, batch: Sequence[Row]) -> list[list[Tree]]:
+        """Trees that stay in one micro-batch: those of one trajectory, where the objective compares its episodes."""
+        whole = "groups" in self.objective.needs
+        together: dict[int, list[int]] = {}
+        for r, row in enumerate(batch):
+            together.setdefault(row.group if whole else 0, []).append(r)
+        units = []
+        for own in together.values():
+            laid = forest([batch[r].ids_P for r in own], self.micro_tokens, self.policy.reach)
+            trees = [replace(tree, rows=[own[r] for r in tree.rows]) for tree in laid]
+            units += [trees] if whole else [[tree] for tree in trees]
+        return units
 
     def _batch(self, trees: Sequence[Tree], batch: Sequence[Row], own: Sequence[Row], tokens: int) -> Batch:
         masks, needs = [r.mask_P for r in batch], self.objective.needs
@@ -190,6 +206,9 @@ class Learner:
             tokens=tokens,
             sequences=len({r.episode for r in batch}),
             max_length=self.max_length,
+            episode_S=_numbered([r.episode for r in own]).to(device),
+            group_S=_numbered([r.group for r in own]).to(device),
+            groups=len({r.group for r in batch}),
             reference_logprob_N=self._reference_logprob(trees, masks) if "reference" in needs else None,
             entropy_N=entropy_N,
         )
@@ -266,6 +285,11 @@ class Learner:
             value.copy_(state[f"reference.{i}"])
         self.policy.changed()
         self.policy.version = int(state["counts"][3])
+
+
+def _numbered(labels: Sequence[int]) -> torch.Tensor:
+    """The same labels from 0 on, none left out."""
+    return torch.from_numpy(np.unique(labels, return_inverse=True)[1])
 
 
 @torch.no_grad()

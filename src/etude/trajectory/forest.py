@@ -69,19 +69,27 @@ def forest(sequences: Sequence[np.ndarray], most: int, reach: float = math.inf) 
     return trees
 
 
-def batches(trees: Sequence[Tree], most: int) -> Iterator[list[Tree]]:
-    """Trees of like size together, at most `most` padded tokens each (or one tree); largest first: memory peaks early.
+def batches(units: Sequence[Sequence[Tree]], most: int) -> Iterator[list[Tree]]:
+    """Trees of like size together, at most `most` padded tokens each (or one unit); largest first: memory peaks early.
+
+    units: trees that stay together.
 
     >>> trees = forest([np.arange(n) + 10 * n for n in (2, 3, 5, 9)], 2048)
-    >>> [[len(tree.ids_L) for tree in batch] for batch in batches(trees, 10)]
+    >>> [[len(tree.ids_L) for tree in batch] for batch in batches([[tree] for tree in trees], 10)]
     [[9], [5, 3], [2]]
+    >>> [[len(tree.ids_L) for tree in batch] for batch in batches([trees[:3], trees[3:]], 10)]
+    [[9], [2, 3, 5]]
     """
+
+    def width(trees: Sequence[Tree]) -> int:
+        return max(len(tree.ids_L) for tree in trees)
+
     batch: list[Tree] = []
-    for tree in sorted(trees, key=lambda tree: len(tree.ids_L), reverse=True):
-        if batch and len(batch[0].ids_L) * (len(batch) + 1) > most:
+    for unit in sorted(units, key=width, reverse=True):
+        if batch and width(batch) * (len(batch) + len(unit)) > most:
             yield batch
             batch = []
-        batch.append(tree)
+        batch += unit
     if batch:
         yield batch
 
