@@ -493,6 +493,10 @@ class Fixed:
         return self.value
 
 
+class Bounded(Fixed):
+    range = (-1.0, 2.0)
+
+
 async def test_the_score_is_the_sum_of_the_scorers():
     (t,) = await play(FINE, Talk(turns=2, score=lambda text: 1.0), scorers=[Fixed(0.25), Fixed(0.5)])
     (e,) = t.episodes
@@ -502,12 +506,28 @@ async def test_the_score_is_the_sum_of_the_scorers():
 class Ranked:
     """Compares the episodes of a group by their seeds."""
 
-    range = (0.0, 1.0)
+    range = (0.0, 2.0)
 
     async def compare(self, trajectory, episodes):
         assert all(episode.reward is not None for episode in episodes)
         order = sorted(episode.seed for episode in episodes)
         return [float(order.index(episode.seed)) for episode in episodes]
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 2.0])
+async def test_a_score_in_range_counts(value):
+    (t,) = await play(FINE, Talk(turns=1), scorers=[Bounded(value)])
+    assert (t.episodes[0].score, t.episodes[0].failure) == (value, None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 2.001, -1.5])
+async def test_nan_infinity_and_out_of_range_are_the_scorers_failure(value):
+    (t,) = await play(FINE, Talk(turns=1), scorers=[Bounded(value)])
+    episode = t.episodes[0]
+    assert (episode.score, episode.reward, episode.stop) == (None, None, StopReason.FAILED)
+    assert episode.failure is not None
+    assert episode.failure.boundary is Boundary.SCORER
+    assert f"ScoreError: scorer Bounded gave {value}, no finite number in [-1.0, 2.0]" in episode.failure.error
 
 
 async def test_a_scorer_may_compare_the_group():

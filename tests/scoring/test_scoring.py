@@ -1,14 +1,10 @@
-"""What the scorers share: which words are the agent's, which the answer, and what no score may be."""
-
-import math
-from dataclasses import dataclass
+"""What the scorers share: which words are the agent's, and which the answer."""
 
 import pytest
 
 from etude.core.errors import ScoreError
-from etude.scoring.base import accepted_answers, checked, final_answer, steps, turns, words
-from etude.scoring.environment import environment
-from etude.trajectory import Boundary, Episode, Failure, Message, ToolCall, Trajectory
+from etude.scoring.base import accepted_answers, final_answer, steps, turns, words
+from etude.trajectory import Episode, Message, ToolCall, Trajectory
 
 
 def episode_of(*messages, answer=None, **episode):
@@ -19,39 +15,6 @@ def episode_of(*messages, answer=None, **episode):
         leaf = trajectory.add(message, leaf, version=0 if message.role == "assistant" else None)
     trajectory.episodes.append(Episode(leaf, **episode))
     return trajectory, trajectory.episodes[0]
-
-
-@dataclass
-class constant:
-    value: float
-    range = (-1.0, 2.0)
-
-    async def __call__(self, trajectory, episode):
-        return self.value
-
-
-@pytest.mark.parametrize("value", [-1.0, 0.0, 2.0])
-async def test_a_score_in_range_passes(value):
-    assert await checked(constant(value), *episode_of()) == value
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2.001, -1.5])
-async def test_nan_infinity_and_out_of_range_are_refused_with_value_range_and_place(value):
-    with pytest.raises(ScoreError) as refused:
-        await checked(constant(value), *episode_of())
-    for part in ("t7", "node 0", "constant", str(value), "[-1.0, 2.0]"):
-        assert part in str(refused.value)
-
-
-async def test_an_unbounded_range_still_means_finite():
-    with pytest.raises(ScoreError, match="gave inf"):
-        await checked(environment(), *episode_of(reward=math.inf))
-
-
-async def test_a_failed_episode_is_not_scored():
-    failed = Failure(Boundary.TOOL, "disk full")
-    with pytest.raises(ScoreError, match=r"failed \(tool: disk full\); leave it unscored"):
-        await checked(constant(0.0), *episode_of(failure=failed))
 
 
 def test_the_agents_turns_are_those_it_sampled():

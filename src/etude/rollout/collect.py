@@ -7,6 +7,7 @@ episode that fails is kept with the boundary where it failed and has no reward; 
 import asyncio
 import contextlib
 import inspect
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.core.errors import EnvironmentFault
+from etude.core.errors import EnvironmentFault, ScoreError
 from etude.protocols import Action, Agent, Comparer, Policy, Sampling, Scorer, Session, Step, Task
 from etude.trajectory import Boundary, Episode, Failure, Message, StopReason, Trajectory
 
@@ -253,13 +254,12 @@ async def _score(trajectory: Trajectory, episode: Episode, scorers: Sequence[Sco
         episode.score = episode.reward
         return
     try:
-        scores = [(scorer, await scorer(trajectory, episode)) for scorer in scorers if not isinstance(scorer, Comparer)]
+        episode.score = 0.0
+        for scorer in scorers:
+            if not isinstance(scorer, Comparer):
+                _add(episode, scorer, await scorer(trajectory, episode))
     except Exception as error:
         _unscore(episode, error)
-        return
-    episode.score = 0.0
-    for scorer, score in scores:
-        _add(episode, scorer, score)
 
 
 async def _compare(trajectory: Trajectory, scorers: Sequence[Scorer | Comparer]) -> None:
@@ -277,7 +277,11 @@ async def _compare(trajectory: Trajectory, scorers: Sequence[Scorer | Comparer])
 
 
 def _add(episode: Episode, scorer: Any, score: float) -> None:
-    name = type(scorer).__name__
+    name, (low, high) = type(scorer).__name__, scorer.range
+    if not math.isfinite(score) or not low <= score <= high:
+        raise ScoreError(
+            f"scorer {name} gave {score}, no finite number in [{low}, {high}]; mend it, or declare the range it has"
+        )
     episode.scores[name] = episode.scores.get(name, 0.0) + score  # one scorer may be there with two settings
     episode.score = (episode.score or 0.0) + score
 

@@ -1,39 +1,19 @@
-"""What the scorers share: the agent's turns, its final answer, the accepted ones, a judge's answer, and the check on
-every score.
+"""What the scorers share: the agent's turns, its final answer, the accepted ones, a judge's answer.
 
 Gold answers are read from `trajectory.meta["answer"]`: one, or a list of accepted ones. A failed episode is not scored
-at all (that is neither 0 nor NaN): whoever scores skips it, and `checked` refuses it.
+at all, which is neither 0 nor NaN; `rollout.collect` sees to that, and to the scorers' ranges.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import string
 from typing import Any
 
 from etude.core.errors import ScoreError
-from etude.protocols import Policy, Sampling, Scorer
+from etude.protocols import Policy, Sampling
 from etude.trajectory import Episode, Message, Trajectory
-
-
-async def checked(scorer: Scorer, trajectory: Trajectory, episode: Episode) -> float:
-    """The scorer's score of a finished episode.
-
-    Raises ScoreError for a failed episode, and for a score that is NaN, infinite or outside the scorer's range.
-    """
-    if episode.failure is not None:
-        what = f"failed ({episode.failure.boundary}: {episode.failure.error})"
-        raise ScoreError(f"{place(trajectory, episode)} {what}; leave it unscored")
-    score = float(await scorer(trajectory, episode))
-    low, high = scorer.range
-    if not math.isfinite(score) or not low <= score <= high:
-        raise ScoreError(
-            f"{place(trajectory, episode)}: scorer {type(scorer).__name__} gave {score}, no finite number in"
-            f" [{low}, {high}]; mend the scorer or declare the range that it has"
-        )
-    return score
 
 
 def place(trajectory: Trajectory, episode: Episode) -> str:
