@@ -30,7 +30,7 @@ class Task:
     id: str
     environment: Environment = field(repr=False, compare=False)
     split: str = "train"
-    data: dict[str, Any] = field(default_factory=dict, compare=False)
+    data: dict[str, Any] = field(default_factory=dict[str, Any], compare=False)
     """What the environment needs to set the task up; the agent never sees it."""
     domain: str = ""
     difficulty: float = 0.0
@@ -54,7 +54,7 @@ class Step:
     done: bool = False
     reward: float | None = None
     """Reward of this step; a world that judges only the end gives None until then."""
-    info: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Environment(Protocol):

@@ -42,7 +42,9 @@ def turns(
     """
     finite(trajectory.score_G, "turns")
     trajectory.weigh(np.full(len(trajectory.episodes), np.nan))  # clears what was there
-    nodes, places, returns = [], [], []
+    nodes: list[int] = []
+    places: list[int] = []
+    returns: list[float] = []
     for episode in trajectory.episodes:
         if episode.score is not None:
             own = [n for n in trajectory.nodes_of(episode) if trajectory.nodes[n].sampled]

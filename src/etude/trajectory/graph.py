@@ -105,7 +105,7 @@ class Node:
     """The policy's version when this was sampled."""
     reward: float | None = None
     """Reward of this turn, where the environment gives one."""
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict[str, float])
     action: np.ndarray | None = None
     """A vector or latent action, any shape and type."""
 
@@ -120,14 +120,14 @@ class Episode:
     """One path from a root to `leaf`, and how it went."""
 
     leaf: int
-    rewritten: list[int] = field(default_factory=list)
+    rewritten: list[int] = field(default_factory=list[int])
     """Leaves of this episode's earlier renderings, left behind where a template rewrote history; trained too."""
     seed: int = 0
     reward: float | None = None
     """The environment's reward of the whole episode; None when it failed."""
     score: float | None = None
     """What credit reads: the recipe's scorers combined; None means unscored."""
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict[str, float])
     stop: StopReason | None = None
     failure: Failure | None = None
     turns: int = 0
@@ -144,12 +144,12 @@ class Trajectory:
     """The task's id, fixed across runs."""
     environment: str = ""
     split: str = ""
-    tools: list[dict[str, Any]] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Tools offered to the model, as JSON-schema function descriptions `{name, description, parameters}`."""
-    messages: list[Message] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
-    episodes: list[Episode] = field(default_factory=list)
-    meta: dict[str, Any] = field(default_factory=dict)
+    messages: list[Message] = field(default_factory=list[Message])
+    nodes: list[Node] = field(default_factory=list[Node])
+    episodes: list[Episode] = field(default_factory=list[Episode])
+    meta: dict[str, Any] = field(default_factory=dict[str, Any])
     """Anything JSON can hold: skills, difficulty, provenance, the source format's own fields."""
 
     def add(self, message: Message, parent: int | None, **node: Any) -> int:
