@@ -81,7 +81,7 @@ async def _play(
             sampling=sampling,
             seed=work.seed,
             max_turns=max_turns,
-            name=f"{work.name.split('-')[-1]}/",
+            name=f"{work.name}/{key}/",  # the same task may be in two sets
             on_episode=work.stoppable(advance),
         )
     work.put(played, key)

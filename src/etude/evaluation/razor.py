@@ -96,11 +96,12 @@ async def divergence(policy: LanguageModel, trajectories: Sequence[Trajectory]) 
     sequences = [trajectory.ids_P(path[-1]) for trajectory, path in paths]
     now = await policy.logprobs(sequences, [1] * len(sequences))
     for (trajectory, path), now_T in zip(paths, now, strict=True):
-        nodes = [node for node in (trajectory.nodes[n] for n in path) if node.ids_T is not None]
-        then_P = np.concatenate(
-            [np.full(len(n.ids_T), np.nan) if n.logprob_T is None else n.logprob_T for n in nodes]  # pyright: ignore
-        )
-        gap_N = (then_P[1:] - now_T)[~np.isnan(then_P[1:])]
+        nodes = [trajectory.nodes[n] for n in path]
+        recorded = [
+            np.full(len(n.ids_T), np.nan) if n.logprob_T is None else n.logprob_T for n in nodes if n.ids_T is not None
+        ]
+        gap_P = np.concatenate([*recorded, np.zeros(0)])[1:] - now_T
+        gap_N = gap_P[~np.isnan(gap_P)]
         total, count = found.get(trajectory.id, (0.0, 0))
         found[trajectory.id] = (total + float(gap_N.sum()), count + len(gap_N))
     return found

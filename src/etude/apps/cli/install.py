@@ -60,10 +60,8 @@ def packages() -> list[dict[str, Any]]:
 
     try:
         required = importlib.metadata.requires("etude") or []
-    except (
-        importlib.metadata.PackageNotFoundError
-    ):  # sources on the path, not installed: nothing says what they require
-        return []
+    except importlib.metadata.PackageNotFoundError:
+        return []  # sources on the path, not installed: nothing says what they require
     rows = []
     for wanted in map(Requirement, required):
         core = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
