@@ -23,10 +23,12 @@ from transformers import AttentionInterface
 
 from etude.core.errors import PolicyError
 from etude.protocols import Sampling
+from etude.rollout.packed import Packed
 from etude.trajectory.forest import common
 
 ATTENTION = "etude_ragged"
 COPY_AT_LEAST = 16  # a shared beginning shorter than this is not worth waiting for
+SPAN = 32  # lengths of the keys looked at are multiples of this
 
 
 @dataclass
@@ -83,14 +85,16 @@ class _Plan:
         self.slots_B = torch.tensor(self.slots, device=device)
         self.positions_B = torch.tensor(self.positions, device=device)
         if self.slots:
-            span = max(self.positions) + 1
+            # idle rows among busy ones are cheaper than a copy of the cache, and a few keys more than odd lengths
+            span = min(-(-(max(self.positions) + 1) // SPAN) * SPAN, self.keys.shape[3])
             self.rows = max(self.slots) + 1
-            dense = len(self.slots) * 2 >= self.rows  # idle rows among busy ones are cheaper than a copy of the cache
+            dense = len(self.slots) * 2 >= self.rows
             self.gather = None if dense else self.slots_B
-            position_R = torch.full((self.rows,), 0, device=device)
+            position_R = torch.zeros(self.rows, dtype=torch.long, device=device)
             position_R[self.slots_B] = self.positions_B
             position = position_R if dense else self.positions_B
-            self.mask = (torch.arange(span, device=device) <= position[:, None])[:, None, None, :]
+            hidden = torch.arange(span, device=device) > position[:, None]
+            self.bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)[:, None, None, :]
             self.span = span
 
     def update(
@@ -126,7 +130,7 @@ class _Plan:
                 full = q.new_zeros(self.rows, *q.shape[1:])
                 full[self.slots_B] = q
                 q = full
-            out = functional.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, scale=scale)
+            out = _decode(q, k, v, self.bias, scale)
             if self.gather is None:
                 out = out[self.slots_B]
             outputs.append(out.reshape(B, heads, width))
@@ -142,6 +146,21 @@ class _Plan:
             outputs.append(out[0].transpose(0, 1))
             at += length
         return torch.cat(outputs)[None]
+
+
+def _decode(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """[B, kv heads, queries, head dim] on [B, kv heads, span, head dim]; bias: float32 [B, 1, 1, span].
+
+    On a processor, plain products of the keys with few queries are quicker than the fused attention, which is made for
+    many. Scores are rounded to the model's type; log-probabilities are no further from the learner's for it.
+    """
+    if query.device.type != "cpu":
+        bias = bias.to(query.dtype)
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
+    score = torch.matmul(key, query.transpose(-1, -2)).transpose(-1, -2)
+    return torch.matmul(torch.add(bias, score, alpha=scale).softmax(-1).to(value.dtype), value)
 
 
 def _attention(
@@ -177,6 +196,7 @@ class Generator:
         # transformers 5.24 renamed it, model by model
         arguments = inspect.signature(model.get_decoder().forward).parameters
         self._cache_argument = "cache" if "cache" in arguments else "past_key_values"
+        self._packed = Packed(model)
         self.counters = Counters()
         self.live = 0
         self._slots = [_Slot() for _ in range(slots)]
@@ -266,9 +286,10 @@ class Generator:
         if not rows:
             return
         plan.ready()
-        hidden = self._forward(plan, np.concatenate(tokens))
         ends = np.cumsum([len(t) for t in tokens]) - 1
-        logits_MV = self.model.get_output_embeddings()(hidden[0, torch.from_numpy(ends)]).float()
+        with self._packed.used():
+            hidden = self._forward(plan, np.concatenate(tokens))
+            logits_MV = self.model.get_output_embeddings()(hidden[0, torch.from_numpy(ends)]).float()
         for i, piece in zip(rows, tokens, strict=True):
             self._slots[i].ids = np.concatenate([self._slots[i].ids, piece])
             self._slots[i].used = self._clock
