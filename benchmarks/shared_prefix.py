@@ -27,7 +27,7 @@ def main(policy: str = "smollm2", group: int = 4, prompt: int = 200, answer: int
     for _ in range(6):
         for name, trees in layouts.items():
             start = time.perf_counter()
-            for micro in batches(trees, 2048):
+            for micro in batches([[tree] for tree in trees], 2048):
                 model.logprob(micro, masks)[0].sum().backward()
             seconds[name].append(time.perf_counter() - start)
             model.model.zero_grad()

@@ -5,12 +5,17 @@ import asyncio
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
 from etude.core.errors import PolicyError
 from etude.protocols import Sampling
 from etude.rollout.generator import Generator, sample
 
 PROMPTS = ["the cat", "the cat sat on the mat, the cat sat on the mat", "a", "dog? dog! dog.", "the cat sat"]
+SIZE = {
+    "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 64,
+}  # fmt: skip
 GREEDY = Sampling(max_tokens=12, temperature=0)
 
 
@@ -287,6 +292,20 @@ async def test_a_failing_model_fails_its_requests_and_the_decoder_lives_on(polic
     assert all(isinstance(r, PolicyError) and "out of memory" in str(r) for r in results)
     for prompt, mine in zip(prompts, await run(generator, prompts, GREEDY), strict=True):
         same(mine, (await run(never_stops(policy), [prompt], GREEDY))[0])
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        (MistralConfig(**SIZE, sliding_window=8), "9 tokens, and the model looks back 8"),
+        (Gemma2Config(**SIZE, head_dim=8), "softcap"),
+    ],
+    ids=["window", "softcap"],
+)
+async def test_attention_that_it_cannot_compute_is_refused(config, problem):
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(PolicyError, match=problem):
+        await run(Generator(model, frozenset()), [np.arange(6, dtype=np.int32)], GREEDY)
 
 
 async def test_a_model_that_gives_nan_is_an_error_not_an_answer(policy):

@@ -65,6 +65,8 @@ class local:
         try:
             import torch
             from transformers import AutoModelForCausalLM
+
+            from etude.policies.base import ATTENTION
         except ImportError as error:
             raise missing_extra("local", error.name or "torch") from error
         directory = resolve(model)
@@ -73,7 +75,7 @@ class local:
         try:
             with _no_bars():
                 self.model: Any = AutoModelForCausalLM.from_pretrained(
-                    directory, dtype=torch.float32, use_safetensors=True
+                    directory, dtype=torch.float32, use_safetensors=True, attn_implementation=ATTENTION
                 )
         except (OSError, ValueError) as error:
             raise PolicyError(f"cannot load policy {model!r}: {error}") from error
@@ -152,45 +154,27 @@ class local:
         """
         import torch
 
-        width = max(len(tree.ids_L) for tree in trees)
-        ids_BL = torch.full((len(trees), width), self.renderer.pad_id)
-        before, chosen = [], []  # where the token lies that each masked one follows, and its id
-        for b, tree in enumerate(trees):
-            ids_BL[b, : len(tree.ids_L)] = torch.from_numpy(tree.ids_L.astype(np.int64))
+        from etude.policies.base import lay_out
+
+        before, chosen, start = [], [], 0  # where the token lies that each masked one follows, and its id
+        for tree in trees:
             for r, index_P in zip(tree.rows, tree.index, strict=True):
                 at = np.flatnonzero(masks[r])
-                before.append(b * width + index_P[at - 1])
+                before.append(start + index_P[at - 1])
                 chosen.append(tree.ids_L[index_P[at]])
+            start += len(tree.ids_L)
         before_N, chosen_N = (
             torch.from_numpy(np.concatenate(x).astype(np.int64)).to(self.device) for x in (before, chosen)
         )
-        hidden_BLC = self.model.get_decoder()(
-            input_ids=ids_BL.to(self.device), use_cache=False, **self._sight(trees, width)
-        )
-        logits_NV = (
-            self.model.get_output_embeddings()(hidden_BLC.last_hidden_state.flatten(0, 1)[before_N]).float()
-            / temperature
-        )
+        ids_1L, how = lay_out(trees, self.device)
+        hidden_1LC = self.model.get_decoder()(input_ids=ids_1L, use_cache=False, **how).last_hidden_state
+        logits_NV = self.model.get_output_embeddings()(hidden_1LC[0, before_N]).float() / temperature
         logprob_N = -torch.nn.functional.cross_entropy(logits_NV, chosen_N, reduction="none")
         entropy_N = None
         if entropy:
             all_NV = logits_NV.log_softmax(-1)
             entropy_N = -(all_NV.exp() * all_NV).sum(-1)
         return logprob_N, entropy_N
-
-    def _sight(self, trees: Sequence[Tree], width: int) -> dict[str, Any]:
-        """What a token may look at and where it stands, as arguments of the model."""
-        import torch
-
-        if all(len(tree.rows) == 1 for tree in trees):  # padding is on the right, so causal attention never reaches it
-            return {}
-        may_BLL = torch.eye(width, dtype=torch.bool).repeat(len(trees), 1, 1)
-        position_BL = torch.zeros(len(trees), width, dtype=torch.long)
-        for b, tree in enumerate(trees):
-            may_BLL[b, : len(tree.ids_L), : len(tree.ids_L)] = torch.from_numpy(tree.ancestors())
-            position_BL[b, : len(tree.ids_L)] = torch.from_numpy(tree.position_L)
-        bias_BLL = torch.zeros(may_BLL.shape, dtype=self.dtype).masked_fill(~may_BLL, torch.finfo(self.dtype).min)
-        return {"attention_mask": bias_BLL[:, None].to(self.device), "position_ids": position_BL.to(self.device)}
 
     async def logprobs(self, sequences: Sequence[np.ndarray], starts: Sequence[int]) -> list[np.ndarray]:
         """See protocols.LanguageModel.logprobs."""

@@ -82,6 +82,7 @@ class _Plan:
     def ready(self) -> None:
         """Build the index tensors and the decoding mask, once a step."""
         device = self.keys.device
+        self.longest = max([p + 1 for p in self.positions] + [start + length for _, start, length in self.segments])
         self.slots_B = torch.tensor(self.slots, device=device)
         self.positions_B = torch.tensor(self.positions, device=device)
         if self.slots:
@@ -172,8 +173,13 @@ def _attention(
     *,
     plan: _Plan,
     scaling: float | None = None,
-    **_: Any,
+    sliding_window: int | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
+    if sliding_window and plan.longest > sliding_window:
+        raise PolicyError(f"{plan.longest} tokens, and the model looks back {sliding_window}; set a smaller context")
+    if odd := [name for name in ("softcap", "s_aux") if others.get(name) is not None]:
+        raise PolicyError(f"the model's attention has {odd[0]}={others[odd[0]]}, which etude cannot compute")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return plan.attend(query, module.layer_idx, scale), None  # type: ignore[arg-type]
 
@@ -224,6 +230,7 @@ class Generator:
             raise PolicyError(
                 f"{running} requests were being decoded; await them before the weights or the cache change"
             )
+        self._packed.forget()
         for slot in self._slots:
             slot.request, slot.ids = None, slot.ids[:0]
 

@@ -1,17 +1,15 @@
 """Linear layers with their weights laid out once for the processor, instead of at every product.
 
 oneDNN computes a product of few rows up to twice as fast from weights in its own layout, to the same bits. The copy is
-as large as the weights, is used only inside `with`, and is made again for a weight that changed.
+as large as the weights.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-LAYOUTS = (torch.float32, torch.bfloat16)
+TYPES = (torch.float32, torch.bfloat16)
 
 
 class Packed:
@@ -21,37 +19,26 @@ class Packed:
         there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         # only layers that are nothing but linear: a subclass may do more
         linears = [m for m in model.modules() if type(m) is torch.nn.Linear] if there else []
-        self._layers = [
-            _Layer(linear.weight, linear.bias, vars(linear))
-            for linear in linears
-            if linear.weight.device.type == "cpu" and linear.weight.dtype in LAYOUTS
-        ]
+        self._linears = [m for m in linears if m.weight.device.type == "cpu" and m.weight.dtype in TYPES]
+        self._forwards: list[Callable[[torch.Tensor], torch.Tensor]] = []
+
+    def forget(self) -> None:
+        """The weights changed. An optimiser's fused step leaves no trace by which that could be seen."""
+        self._forwards = []
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """A weight that changed since the last time is packed again."""
+        self._forwards = self._forwards or [_packed(linear) for linear in self._linears]
         try:
-            for layer in self._layers:
-                layer.attributes["forward"] = layer.forward()
+            for linear, forward in zip(self._linears, self._forwards, strict=True):
+                vars(linear)["forward"] = forward  # goes before its class's
             yield
         finally:
-            for layer in self._layers:
-                layer.attributes.pop("forward", None)
+            for linear in self._linears:
+                vars(linear).pop("forward", None)
 
 
-@dataclass
-class _Layer:
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    attributes: dict[str, Any]
-    """Of the module: an own `forward` there goes before its class's."""
-    state: tuple[int, int] = (0, -1)
-    packed: Callable[[torch.Tensor], torch.Tensor] | None = None
-
-    def forward(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        state = (self.weight.data_ptr(), self.weight._version)
-        if self.packed is None or self.state != state:
-            product, bias = torch.ops.mkldnn._linear_pointwise, self.bias
-            weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
-            self.packed, self.state = lambda x: product(x, weight, bias, "none", [], ""), state
-        return self.packed
+def _packed(linear: torch.nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+    product, bias = torch.ops.mkldnn._linear_pointwise, linear.bias
+    weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+    return lambda x: product(x, weight, bias, "none", [], "")

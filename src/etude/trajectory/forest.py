@@ -25,19 +25,30 @@ class Tree:
     index: list[np.ndarray]
     """int [P] for each of `rows`: where the sequence's tokens lie."""
 
-    def ancestors(self) -> np.ndarray:
-        """Which tokens each token may look at: bool [L, L], itself and all before it on its path."""
-        may_LL = np.zeros((len(self.ids_L), len(self.ids_L)), bool)
+    def runs(self) -> list[tuple[int, list[tuple[int, int]]]]:
+        """The tree cut where branches begin: the length of each run of tokens, and its ancestors.
+
+        Ancestors are earlier runs on its path, by number, each with how many of its first tokens are on the path.
+
+        >>> forest([np.array([1, 2, 3]), np.array([1, 2, 9, 9]), np.array([1, 2, 9, 8])], 100)[0].runs()
+        [(3, []), (2, [(0, 2)]), (1, [(0, 2), (1, 1)])]
+        """
+        run_L = np.zeros(0, int)
+        runs: list[tuple[int, list[tuple[int, int]]]] = []
         for index_P in self.index:
-            may_LL[np.ix_(index_P, index_P)] |= np.tri(len(index_P), dtype=bool)
-        return may_LL
+            own = int((index_P >= len(run_L)).sum())
+            if own:
+                numbers, counts = np.unique(run_L[index_P[: len(index_P) - own]], return_counts=True)
+                run_L = np.concatenate([run_L, np.full(own, len(runs))])
+                runs.append((own, list(zip(numbers.tolist(), counts.tolist(), strict=True))))
+        return runs
 
 
 def forest(sequences: Sequence[np.ndarray], most: int, reach: float = math.inf) -> list[Tree]:
     """Lay sequences out as trees, each sequence in one of them.
 
     A sequence joins the one that begins most like it where that is the cheaper, and while the tree stays within `most`
-    tokens. Attention inside a tree is dense, so L tokens cost L (1 + L / reach).
+    tokens. Alone, P tokens look at half of P on average; the L own tokens of a branch look at all P on its path.
 
     sequences: int32 [P] each, none empty. reach: context at which a token's attention costs as much as its weights do.
 
@@ -46,8 +57,8 @@ def forest(sequences: Sequence[np.ndarray], most: int, reach: float = math.inf) 
     [([1, 2, 3, 4, 9], [0, 1, 2, 3, 2], [0, 1]), ([5, 6], [0, 1], [2])]
     """
 
-    def cost(tokens: int) -> float:
-        return tokens * (1 + tokens / reach)
+    def cost(tokens: int, looked_at: float) -> float:
+        return tokens * (1 + looked_at / reach)
 
     trees: list[Tree] = []
     previous = None
@@ -56,7 +67,8 @@ def forest(sequences: Sequence[np.ndarray], most: int, reach: float = math.inf) 
         ids_P = np.asarray(sequences[r], np.int32)
         shared = 0 if previous is None else common(previous, ids_P)
         own, size = len(ids_P) - shared, len(trees[-1].ids_L) if trees else 0
-        if shared and size + own <= most and cost(size + own) <= cost(size) + cost(len(ids_P)):
+        length = len(ids_P)
+        if shared and size + own <= most and cost(own, length) <= cost(length, length / 2):
             tree = trees.pop()
             index_P = np.concatenate([tree.index[-1][:shared], len(tree.ids_L) + np.arange(own)])
             ids_L = np.concatenate([tree.ids_L, ids_P[shared:]])
@@ -70,23 +82,23 @@ def forest(sequences: Sequence[np.ndarray], most: int, reach: float = math.inf) 
 
 
 def batches(units: Sequence[Sequence[Tree]], most: int) -> Iterator[list[Tree]]:
-    """Trees of like size together, at most `most` padded tokens each (or one unit); largest first: memory peaks early.
+    """Trees together, at most `most` tokens each (or one unit); large ones first, so that memory peaks early.
 
     units: trees that stay together.
 
     >>> trees = forest([np.arange(n) + 10 * n for n in (2, 3, 5, 9)], 2048)
     >>> [[len(tree.ids_L) for tree in batch] for batch in batches([[tree] for tree in trees], 10)]
-    [[9], [5, 3], [2]]
+    [[9], [5, 3, 2]]
     >>> [[len(tree.ids_L) for tree in batch] for batch in batches([trees[:3], trees[3:]], 10)]
-    [[9], [2, 3, 5]]
+    [[2, 3, 5], [9]]
     """
 
-    def width(trees: Sequence[Tree]) -> int:
-        return max(len(tree.ids_L) for tree in trees)
+    def tokens(trees: Sequence[Tree]) -> int:
+        return sum(len(tree.ids_L) for tree in trees)
 
     batch: list[Tree] = []
-    for unit in sorted(units, key=width, reverse=True):
-        if batch and width(batch) * (len(batch) + len(unit)) > most:
+    for unit in sorted(units, key=tokens, reverse=True):
+        if batch and tokens(batch) + tokens(unit) > most:
             yield batch
             batch = []
         batch += unit
