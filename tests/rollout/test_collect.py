@@ -107,6 +107,17 @@ async def test_a_group_s_prompt_and_a_dialogue_s_turns_are_computed_once(policy)
     assert counters.sampled == sum(e.tokens_sampled for e in trajectory.episodes)
 
 
+async def test_tokens_computed_grow_linearly_with_turns(policy):
+    computed = {}
+    for turns in (2, 4, 8):
+        before = policy.generator.counters.prefilled
+        made = await play(policy, Talk(turns=turns), count=8, sampling=WHOLE)
+        assert [e.turns for t in made for e in t.episodes] == [turns] * 8
+        computed[turns] = policy.generator.counters.prefilled - before
+    # every turn brings the same number of tokens, however much was said before it
+    assert computed[8] - computed[4] == 2 * (computed[4] - computed[2]) > 0
+
+
 async def test_words_of_an_assistant_that_a_world_shows_are_not_the_policy_s(policy):
     class Shown(TalkSession):
         async def reset(self, task, seed):

@@ -216,7 +216,7 @@ def _reach(model: Any) -> float:
     """The context, in tokens, at which a token's attention takes as long as its weights (see `trajectory.forest`).
 
     A token takes 2 FLOPs per weight below the head, and 4 per channel and token that it looks at; those are
-    1.7 times as slow, measured on a CPU with models of 2 and 135 million parameters (`benchmarks/shared_prefix.py`).
+    1.7 times as slow, measured on a CPU with models of 2 and 135 million parameters (`benchmarks/tree.py`).
     """
     config = model.config.get_text_config()
     channels = config.num_hidden_layers * config.num_attention_heads * getattr(config, "head_dim", 64)
@@ -286,7 +286,7 @@ def save(model: Any, tokenizer: Any, directory: Path) -> None:
     state = {k: v.detach().float().cpu().contiguous() for k, v in model.state_dict().items() if k not in tied}
     save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
     config = copy.deepcopy(model.config)
-    config.dtype = "float32"
+    config.dtype, config.architectures = "float32", [type(model).__name__]
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.save_pretrained(temporary)
