@@ -1,8 +1,8 @@
 """Decoding: etude's generator against transformers' `generate`, both sampling, the prompts' own time left out.
 
 Prompts of 256 tokens, 48 sampled tokens that nothing stops, one model object for both sides. transformers is taken as
-it comes, and at the fastest of growing and static cache with `sdpa` and eager attention. The floor of a step is the fastest time of each
-matrix product of the model with its own weights, plus reading the keys and values once from memory.
+it comes, and at the fastest of growing and static cache with `sdpa` and eager attention. The floor of a step is the
+fastest time of each matrix product of the model with its own weights, plus reading the keys and values once from memory.
 """
 
 import asyncio
