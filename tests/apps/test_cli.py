@@ -22,7 +22,7 @@ from etude.core.rundir import RunDirectory
 from etude.evaluation.report import load_report
 
 VERBS = ["run", "eval", "compare", "report", "preflight", "import", "export"]
-VERBS += ["merge", "systems", "parts", "evidence", "runs", "models", "doctor"]
+VERBS += ["merge", "systems", "parts", "evidence", "runs", "models", "doctor", "plan"]
 
 
 def train(run: Any, *, epochs: int = 1) -> None:

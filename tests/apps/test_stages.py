@@ -87,8 +87,15 @@ def test_each_step_says_how_long_it_took(run):
     steps = [(row["stage"], row["step"]) for row in metrics]
     assert [(row["stage"], row["step"]) for row in timings] == [("00-collect", 1), ("01-collect", 1), *steps]
     assert steps == [(f"{n:02d}-{stage}", i) for n, stage, count in STEPS for i in range(1, count + 1)]
-    counted = {"tokens_prefilled", "tokens_sampled", "tokens_trained"}
+    tokens = {f"tokens_{of}" for of in ("prefilled", "reused", "sampled", "trained", "computed")}
+    spans = {f"seconds_{on}" for on in ("decoding", "waiting", "computing", "moving", "saving")}
+    counted = {"decoding_steps", "optimiser_steps", *tokens, *spans}
     assert all(row.keys() == {"stage", "step", "seconds", *counted} for row in timings)
+    assert all(sum(row[span] for span in spans) <= row["seconds"] for row in timings)
+    assert [row["optimiser_steps"] for row in timings] == [0, 0, *[1] * 6, 1, 1]
+    assert all(row["tokens_trained"] <= row["tokens_computed"] for row in timings)
+    assert [row["decoding_steps"] > 0 for row in timings] == [True, False, *[False] * 4, *[True] * 4]
+    assert [row["seconds_decoding"] > 0 for row in timings] == [True, False, *[False] * 4, *[True] * 4]
     assert [row["tokens_sampled"] > 0 for row in timings] == [True, False, *[False] * 4, *[True] * 4]
     assert [row["tokens_trained"] for row in timings[2:6]] == [row["tokens"] for row in metrics[:4]]
     assert not any("seconds" in row for row in metrics)

@@ -39,7 +39,8 @@ class Work:
     cost: dict[str, dict[str, float]] = field(default_factory=dict)
     learner: Any = None
     _tick: float = field(default_factory=time.monotonic)
-    _counted: dict[str, int] = field(default_factory=dict)
+    _counted: dict[str, float] = field(default_factory=dict)
+    _saving: float = 0.0
     _saved: float = field(default_factory=time.monotonic)
 
     @property
@@ -71,12 +72,14 @@ class Work:
 
     def save(self, step: int, **extra: Any) -> None:
         """Record that this phase has `step` steps behind it, with the weights as they are."""
+        start = time.monotonic()
         if self.learner is not None:
             from etude.training import checkpoint
 
             name = f"{self.name}-{step:06d}"
             checkpoint.save(self.learner, self.directory.checkpoints, name)
             self.checkpoint = name
+        self._saving += time.monotonic() - start
         self.step = step
         self._save_state(**extra)
 
@@ -136,14 +139,23 @@ class Work:
 
     # -- cost ----------------------------------------------------------------------------------------------------------
 
-    def _counters(self) -> dict[str, int]:
-        generator = getattr(self.policy, "generator", None)
+    def _counters(self) -> dict[str, float]:
+        """What `etude doctor RUN` accounts for, since this process began."""
+        generator, learner = getattr(self.policy, "generator", None), self.learner
         counters = generator.counters if generator else None
         return {
             "tokens_prefilled": counters.prefilled if counters else 0,
+            "tokens_reused": counters.reused if counters else 0,
             "tokens_sampled": counters.sampled if counters else 0,
-            "tokens_trained": self.learner.tokens_trained if self.learner else 0,
-            "tokens_computed": self.learner.tokens_computed if self.learner else 0,
+            "tokens_trained": learner.tokens_trained if learner else 0,
+            "tokens_computed": learner.tokens_computed if learner else 0,
+            "decoding_steps": counters.steps if counters else 0,
+            "optimiser_steps": learner.done if learner else 0,
+            "seconds_decoding": counters.decoding if counters else 0.0,
+            "seconds_waiting": counters.waiting if counters else 0.0,
+            "seconds_computing": learner.seconds_computing if learner else 0.0,
+            "seconds_moving": learner.seconds_moving if learner else 0.0,
+            "seconds_saving": self._saving,
         }
 
     def record(self, step: int, figures: dict[str, Any]) -> None:
@@ -163,7 +175,7 @@ class Work:
         spent: dict[str, float] = {key: counters[key] - self._counted.get(key, 0) for key in counters}
         row = self.cost.setdefault(self.name, {})
         size = sum(p.numel() for p in self.policy.model.parameters()) if hasattr(self.policy, "model") else 0
-        flops = size * (2 * (spent["tokens_prefilled"] + spent["tokens_sampled"]) + 6 * spent.pop("tokens_computed"))
+        flops = size * (2 * (spent["tokens_prefilled"] + spent["tokens_sampled"]) + 6 * spent["tokens_computed"])
         spent["seconds"] = now - self._tick
         if step is not None:
             self.directory.timings.append({"stage": self.name, "step": step, **spent})

