@@ -13,7 +13,7 @@ from etude.rollout.collect import collect
 from etude.training import checkpoint
 from etude.training.iterated import iterated
 from etude.training.learner import Learner
-from etude.training.offline import batches_of, offline, steps_of
+from etude.training.offline import offline, steps_of
 from etude.training.online import give, online, summary
 from etude.trajectory import Boundary, Episode, Failure, Trajectory
 
@@ -189,18 +189,6 @@ def order(dialogues, objective=likelihood(), **settings) -> list[list[int]]:
     recorder = Recorder(objective)
     offline(recorder, dialogues, **{"epochs": 3, "batch": 4, "seed": 1, **settings})
     return recorder.steps
-
-
-def test_batches_are_of_like_length_and_by_chance():
-    length_S = np.random.default_rng(0).integers(10, 400, 203)
-    made, again, other = (batches_of(length_S, 4, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert sorted(i for batch in made for i in batch) == list(range(203))
-    assert [len(batch) for batch in made].count(4) == 50
-    assert len(made) == 51
-    assert [list(batch) for batch in made] == [list(batch) for batch in again] != [list(batch) for batch in other]
-    padded = sum(len(batch) * length_S[batch].max() for batch in made)
-    assert padded < 1.1 * length_S.sum()  # 1.5 by chance alone
-    assert [length_S[batch].max() for batch in made] != sorted(length_S[batch].max() for batch in made)
 
 
 def test_each_epoch_has_every_path_once_in_an_order_of_its_own(dialogues):

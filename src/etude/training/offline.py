@@ -9,7 +9,6 @@ from etude.protocols import Objective
 from etude.training.learner import Learner, Row, rows
 from etude.trajectory import Trajectory
 
-WINDOW = 16  # batches among which samples are sorted by length
 Report = Callable[[int, dict[str, float]], None]
 
 
@@ -41,21 +40,8 @@ def offline(
     on_step: called after each step with its number, from 1, and its figures.
     """
     samples = samples_of(trajectories, learner.objective)
-    length_S = np.array([max(len(row.ids_P) for row in sample) for sample in samples])
     per_epoch = steps_of(len(samples), epochs=1, batch=batch)
     for step in range(start, epochs * per_epoch):
         epoch, place = divmod(step, per_epoch)
-        chosen = batches_of(length_S, batch, np.random.default_rng([seed, epoch]))[place]
+        chosen = np.random.default_rng([seed, epoch]).permutation(len(samples))[place * batch : (place + 1) * batch]
         on_step(step + 1, learner.step_rows([row for i in chosen for row in samples[i]]) | {"epoch": epoch + 1})
-
-
-def batches_of(length_S: np.ndarray, batch: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Samples of one epoch, each once, in batches of like length: little padding, and still chance in who meets whom.
-
-    Samples are shuffled, sorted by length within windows of WINDOW batches, and the batches shuffled again.
-    """
-    order, window = random.permutation(len(length_S)), WINDOW * batch
-    windows = [order[at : at + window] for at in range(0, len(order), window)]
-    order = np.concatenate([some[np.argsort(length_S[some], kind="stable")] for some in windows])
-    batches = [order[at : at + batch] for at in range(0, len(order), batch)]
-    return [batches[i] for i in random.permutation(len(batches))]
