@@ -274,10 +274,16 @@ class Batch:
     groups: int
     reference_logprob_N: torch.Tensor | None = None
     entropy_N: torch.Tensor | None = None
+    score_S: torch.Tensor | None = None
+    """Score of each path's episode, float64; NaN where it has none."""
 
 
 class Objective(Protocol):
-    """A batch -> a scalar loss to minimise, and figures to log."""
+    """A batch -> a scalar loss to minimise, and figures to log.
+
+    One that learns something of its own, such as a normalising constant, also has `parameters()`: float32 tensors that
+    always come in the same order. The learner moves them with the policy's, and keeps them in its checkpoints.
+    """
 
     @property
     def needs(self) -> frozenset[str]:

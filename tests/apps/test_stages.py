@@ -1,12 +1,14 @@
 """The stages on a world of one's own that has three tasks: ids, preflight, timings."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 import etude
 from etude.core.errors import PreflightError, RecipeError
+from etude.training.evolution import Evolution
 from etude.trajectory.store import Store
 
 from ..engine_fixtures import tiny_model_directory  # noqa: F401
@@ -191,3 +193,102 @@ def test_credit_weighs_what_has_scores_and_the_rest_has_weight_one(run, tmp_path
         world=spoken_world(),
     )
     assert [row["rows"] for row in lines(path, "metrics.jsonl")] == [1] * 8
+
+
+# -- which tasks are practised, and what counts ---------------------------------------------------------------------
+
+
+def graded_world():
+    """Six tasks in two domains; whatever is said earns by its first letter, but in domain `flat` always the same."""
+    rows = [
+        {"id": f"{domain}{i}", "prompt": f"Speak of {domain} {i}.", "split": "train", "domain": domain, "difficulty": i}
+        for domain in ("flat", "steep")
+        for i in range(3)
+    ]
+    return etude.world(
+        name="graded",
+        tools=[],
+        tasks=rows,
+        score=lambda state, answer, row: ord(answer[0]) % 16 / 16 if answer and row["domain"] == "steep" else 0.0,
+    )
+
+
+PRACTISE = "practise: {{steps: 2, tasks: 2, group: 4, max_tokens: 30, max_turns: 1{}}}"
+
+
+def practised(path: Path) -> list[list[str]]:
+    return [[t.task for t in Store(path / "trajectories").read([f"00-practise-{step:06d}"])] for step in (1, 2)]
+
+
+def test_tasks_are_chosen_by_their_fields(run):
+    path = run(PRACTISE.format(", where: {domain: [steep], difficulty: [0, 2]}"), world=graded_world())
+    assert [sorted(step) for step in practised(path)] == [["steep0", "steep2"]] * 2
+    shutil.rmtree(path)
+    with pytest.raises(RecipeError, match="no field 'domian' to choose tasks by; did you mean 'domain'"):
+        run(PRACTISE.format(", where: {domian: [steep]}"), world=graded_world())
+
+
+def test_tasks_of_the_data_alone(run):
+    path = run(
+        "collect: {by: policy, episodes: 24, group: 4, max_tokens: 30, max_turns: 1}",
+        "curate: {keep: [{pass_rate: {at_least: 0.5}}]}",
+        PRACTISE.format(", from_data: true"),
+        world=graded_world(),
+    )
+    store = Store(path / "trajectories")
+    steps = [[t.task for t in store.read([key])] for key in store.keys() if "practise" in key]  # noqa: SIM118
+    assert len(steps) == 2
+    assert all(task.startswith("steep") for step in steps for task in step), "a flat task is never solved"
+
+
+@pytest.mark.exact(124)
+def test_groups_without_signal_are_drawn_again_within_a_bound(run):
+    path = run(PRACTISE.format(""), world=graded_world())
+    assert any(task.startswith("flat") for step in practised(path) for task in step)
+    shutil.rmtree(path)
+    path = run(PRACTISE.format(", redraw: 9"), world=graded_world())
+    assert all(len(step) == 2 and all(task.startswith("steep") for task in step) for step in practised(path))
+    assert [row["groups_with_gradient"] for row in lines(path, "metrics.jsonl")] == [2, 2]
+    shutil.rmtree(path)
+    path = run(PRACTISE.format(", redraw: 2, where: {domain: [flat]}"), world=graded_world())
+    assert [row["groups_with_gradient"] for row in lines(path, "metrics.jsonl")] == [0, 0]
+
+
+def test_what_was_cut_may_be_left_unscored(run):
+    path = run(PRACTISE.format(", cut: unscored").replace("30", "1"), world=graded_world())
+    rows = lines(path, "metrics.jsonl")
+    assert [row["tokens"] for row in rows] == [0, 0]
+    assert all("score" not in row for row in rows)
+
+
+@pytest.mark.exact(119)
+def test_a_temperature_is_found_for_an_entropy_and_kept(run):
+    path = run(PRACTISE.format(", entropy: 1.0"), world=graded_world())
+    found = json.loads((path / "00-practise-temperature.json").read_text())
+    assert f"temperature {found:.3f} for an entropy of 1 nats" in (path / "log.txt").read_text()
+    assert 0.05 < found < 1.0, "an untrained model is far more random than that at temperature 1"
+
+
+@pytest.mark.exact(104)
+def test_evolution_is_a_stage_that_goes_on_where_it_was_killed(run, monkeypatch):
+    options = "steps: 3, population: 3, tasks: 2, sigma: 0.1, lr: 0.1, max_tokens: 8, max_turns: 1"
+    stage = f"evolve_weights: {{{options}, checkpoint_seconds: 0}}"
+    whole = run(stage, world=graded_world())
+    rows, model = lines(whole, "metrics.jsonl"), (whole / "model" / "model.safetensors").read_bytes()
+    assert [row["episodes"] for row in rows] == [6, 6, 6]
+    update, calls = Evolution.update, []
+
+    def killed(self, seeds, scores):
+        calls.append(seeds)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        update(self, seeds, scores)
+
+    monkeypatch.setattr(Evolution, "update", killed)
+    shutil.rmtree(whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(stage, world=graded_world())
+    monkeypatch.setattr(Evolution, "update", update)
+    again = run(stage, world=graded_world())
+    assert lines(again, "metrics.jsonl") == rows
+    assert (again / "model" / "model.safetensors").read_bytes() == model

@@ -1,6 +1,7 @@
 """credit/polychromic: a set is worth its mean score times how many kinds are in it."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from etude.core.errors import CreditError
 from etude.trajectory import Episode, Message, ToolCall, Trajectory
 
 polychromic = parts.load("credit/polychromic")
+worth, advantages = (getattr(sys.modules[polychromic.__module__], name) for name in ("worth", "_advantages"))
 
 
 def first(weights):
@@ -74,10 +76,42 @@ def test_what_makes_a_kind(kind, kinds):
 
 
 def test_what_it_refuses(played):
-    for n in (1, 3):
+    for n in (0, 3):
         with pytest.raises(CreditError, match=f"n is {n} in a group of 3"):
             polychromic(played([1, 0, 0]), n=n)
     with pytest.raises(CreditError, match=r"-0\.5 is below 0"):
         polychromic(played([1, -0.5, 0]), n=2)
     with pytest.raises(CreditError, match="184756 sets of 10"):
         polychromic(played([1] * 20), n=10)
+
+
+@pytest.mark.exact(67)
+def test_a_set_of_one_is_the_score_minus_the_baseline_of_the_group(played, weights_of):
+    score_G = np.array([1.0, 0.25, 0.5, 0.0])
+    trajectory = played(score_G, [["a"], ["b"], ["a"], ["c"]])
+    polychromic(trajectory, n=1)
+    np.testing.assert_allclose(first(weights_of(trajectory)), score_G - score_G.mean(), atol=1e-7)
+
+
+@pytest.mark.exact(67)
+def test_what_a_set_is_worth():
+    assert worth([1.0, 1.0, 1.0, 1.0], "aaaa") == 0.25, "identical episodes have the least diversity, 1 / n"
+    assert worth([1.0, 1.0, 1.0, 1.0], "abcd") == 1.0
+    assert worth([0.0, 0.0, 0.0], "abc") == 0.0
+    pairs = list(zip([0.1, 0.7, 0.4], "aba", strict=True))
+    assert len({worth(*zip(*order, strict=True)) for order in itertools.permutations(pairs)}) == 1
+
+
+@pytest.mark.exact(67)
+def test_advantages_of_the_sets_add_up_to_zero():
+    f = np.random.default_rng(0).random(20)
+    assert advantages(f).sum() == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(advantages(f), f - f.mean(), atol=1e-12)
+    assert (advantages(np.full(7, 0.1)) == 0).all()
+
+
+@pytest.mark.exact(67)
+def test_a_group_that_fails_altogether_teaches_nothing(played, weights_of):
+    trajectory = played([0, 0, 0, 0], [["a"], ["b"], ["c"], ["d"]])
+    polychromic(trajectory, n=2)
+    assert first(weights_of(trajectory)) == [0.0] * 4

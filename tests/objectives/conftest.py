@@ -10,6 +10,7 @@ from etude.protocols import Batch
 LENGTHS = (3, 1, 4)
 SIGN = (1, 1, -1)  # of each sequence's weights
 GROUP = torch.tensor([0, 1, 0])
+SCORE = torch.tensor([0.5, 1.0, 0.2], dtype=torch.float64)
 VOCABULARY = 5
 
 
@@ -44,6 +45,7 @@ def make_batch(logits_NV):
             episode_S=torch.arange(len(LENGTHS)),
             group_S=GROUP,
             groups=2,
+            score_S=SCORE,
             reference_logprob_N=logprob_N.detach() + 0.5 * reference_N,
         )
         batch = dataclasses.replace(batch, **changes)
@@ -62,6 +64,7 @@ def make_batch(logits_NV):
             length_S=length_S,
             episode_S=torch.arange(len(keep)),
             group_S=GROUP[list(keep)],
+            score_S=SCORE[list(keep)],
         )
 
     return make

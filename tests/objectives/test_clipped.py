@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -142,3 +143,70 @@ def test_entropy_is_reported_where_given(make_batch):
     assert "entropy" not in build("objectives/clipped")(make_batch())[1]
     metrics = build("objectives/clipped")(make_batch(entropy_N=torch.arange(8.0)))[1]
     assert metrics["entropy"] == pytest.approx(3.5)
+
+
+# -- the recipe of DemyAgent, and what it is without its switches ---------------------------------------------------
+
+
+@pytest.mark.exact(124)
+def test_with_the_switches_off_it_is_vanilla_grpo(make_batch, logits_NV):
+    batch = make_batch()
+    ratio_N = (batch.logprob_N - batch.old_logprob_N).exp()
+    loss_N = -torch.minimum(ratio_N * batch.weight_N, ratio_N.clamp(0.8, 1.2) * batch.weight_N)
+    vanilla = torch.stack([loss_N[batch.sequence_N == s].mean() for s in range(3)]).mean()
+    loss, _ = build("objectives/clipped", low=0.2, high=0.2, normalise="sequence")(batch)
+    assert loss.item() == pytest.approx(vanilla.item(), abs=1e-12)
+    gradients = [torch.autograd.grad(each, logits_NV, retain_graph=True)[0] for each in (loss, vanilla)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+    on, _ = build("objectives/clipped", low=0.2, high=0.28, normalise="token")(batch)
+    assert abs(on.item() - vanilla.item()) > 1e-3
+
+
+@pytest.mark.exact(124)
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_groups_that_are_all_right_or_all_wrong_add_no_gradient(make_batch, logits_NV, score):
+    weight = torch.from_numpy(build("credit/group")(np.full(3, score)))
+    loss, _ = build("objectives/clipped", high=0.28)(make_batch(weight_N=weight[make_batch().sequence_N]))
+    assert (torch.autograd.grad(loss, logits_NV)[0] == 0).all()
+
+
+@pytest.mark.exact(119)
+def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(make_batch):
+    batch = make_batch()
+    batch.old_logprob_N = batch.logprob_N.detach()
+    _, metrics = build("objectives/clipped", low=0.0, high=0.0)(batch)
+    assert (metrics["ratio"], metrics["clipped"], metrics["old_kl"]) == (1.0, 0.0, 0.0)
+
+
+# -- estimates of the divergence, and the entropy bonus -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimate", ["k1", "k2"])
+def test_estimates_of_the_divergence_by_hand(make_batch, logits_NV, estimate):
+    batch = make_batch()
+    batch.old_logprob_N = batch.logprob_N.detach()
+    loss, metrics = build("objectives/clipped", kl=0.3, estimate=estimate)(batch)
+    away_N = (batch.logprob_N - batch.reference_logprob_N).detach()
+    plain = -(batch.weight_N * batch.logprob_N).mean()  # its gradient at ratio 1
+    expected = plain + (0.3 * away_N * batch.logprob_N).mean()  # of both: kl d grad log pi
+    gradients = [torch.autograd.grad(each, logits_NV, retain_graph=True)[0] for each in (loss, expected)]
+    torch.testing.assert_close(*gradients)
+    assert metrics["reference_kl"] == build("objectives/clipped", kl=0.3)(batch)[1]["reference_kl"]
+
+
+def test_entropy_bonus_by_hand(make_batch, logits_NV):
+    all_NV = logits_NV.log_softmax(-1)
+    batch = make_batch(entropy_N=-(all_NV.exp() * all_NV).sum(-1))
+    plain, bonus = (build("objectives/clipped", entropy=e)(batch)[0] for e in (0.0, 0.2))
+    assert bonus.item() == pytest.approx(plain.item() - 0.2 * batch.entropy_N.mean().item())
+    (up,) = torch.autograd.grad(plain - bonus, logits_NV, retain_graph=True)
+    (steepest,) = torch.autograd.grad(batch.entropy_N.mean(), logits_NV)
+    torch.testing.assert_close(up, 0.2 * steepest)
+
+
+def test_what_the_settings_need(make_batch):
+    assert build("objectives/clipped", kl=0.1, entropy=0.1).needs == {"reference", "entropy"}
+    with pytest.raises(PartError, match=r"entropy=0.1 but the batch has no entropies"):
+        build("objectives/clipped", entropy=0.1)(make_batch())
+    with pytest.raises(PartError, match=r"estimate='k4'"):
+        build("objectives/clipped", estimate="k4")

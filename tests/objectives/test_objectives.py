@@ -16,6 +16,7 @@ CASES = [(name, {}) for name in NAMES] + [
     for normalise in ("token", "sequence", "constant")
 ]
 CASES += [("preference", {"loss": loss}) for loss in LOSSES]
+CASES += [("gflownet", {"loss": "balance"})]
 
 
 @pytest.fixture(params=CASES, ids=str)

@@ -6,6 +6,7 @@ from etude.core.errors import PartError, ScoreError
 from etude.scoring.length import length
 
 
+@pytest.mark.exact(124)
 @pytest.mark.parametrize(("tokens", "score"), [(0, 0), (100, 0), (101, -0.025), (120, -0.5), (140, -1), (10_000, -1)])
 async def test_by_hand(told, tokens, score):
     assert await told(length(budget=100, window=40), "x", tokens_sampled=tokens) == pytest.approx(score)

@@ -83,7 +83,23 @@ def prompt(trajectory: Trajectory, episode: Episode) -> tuple[float, float]:
     return sum(len(node.ids_T) for node in nodes if node.ids_T is not None) - sampled, 1
 
 
-MEASURES: dict[str, Callable[[Trajectory, Episode], tuple[float, float]]] = {"invalid": invalid, "prompt": prompt}
+def shortfall(trajectory: Trajectory, episode: Episode) -> tuple[float, float]:
+    """How far the reward stays below 1, and 1; of a bandit, the regret per press up to what the best arm lacks."""
+    return 1 - (episode.reward or 0.0), 1
+
+
+def repeats(trajectory: Trajectory, episode: Episode) -> tuple[float, float]:
+    """Calls that were made before in the episode, and all calls: what is left of exploring."""
+    calls = [(c.name, repr(c.arguments)) for m in trajectory.dialogue(episode.leaf) for c in m.tool_calls]
+    return len(calls) - len(set(calls)), max(1, len(calls))
+
+
+MEASURES: dict[str, Callable[[Trajectory, Episode], tuple[float, float]]] = {
+    "invalid": invalid,
+    "prompt": prompt,
+    "shortfall": shortfall,
+    "repeats": repeats,
+}
 
 
 # -- running ----------------------------------------------------------------------------------------------------------

@@ -1,18 +1,20 @@
 """The verbs of a recipe. A stage's keyword-only arguments are its options: what a recipe may set, with defaults."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from etude.apps.work import Work, expert_of, model_of
-from etude.core.errors import RecipeError
+from etude.core.errors import RecipeError, suggest
 from etude.core.progress import progress
 from etude.core.recipe import PartName
 from etude.protocols import Sampling, Task
-from etude.trajectory import Trajectory
+from etude.trajectory import StopReason, Trajectory
 
 Part = str | dict
+FIELDS = ("id", "domain", "difficulty", "skills", "provenance")  # of a task, by which practise.where chooses
 GENERAL = Path(__file__).parent.parent / "curation" / "data" / "general.jsonl"
 
 
@@ -177,6 +179,9 @@ async def practise(
     tasks: int = 8,
     group: int = 4,
     split: str = "train",
+    where: dict[str, list[Any]] | None = None,
+    from_data: bool = False,
+    redraw: int = 0,
     scoring: Annotated[Sequence[Part], PartName("scoring")] = ("environment",),
     credit: Annotated[Part, PartName("credit")] = "group",
     objective: Annotated[Part, PartName("objectives")] = "clipped",
@@ -186,20 +191,29 @@ async def practise(
     warmup: int = 0,
     clip: float = 1.0,
     temperature: float = 1.0,
+    entropy: float = 0.0,
     max_tokens: int = 64,
     max_turns: int = 8,
+    cut: Literal["scored", "unscored"] = "scored",
     micro_tokens: int = 2048,
     checkpoint_seconds: float = 60.0,
 ) -> None:
     """Reinforcement: play groups of episodes, weigh them, take a step, again.
 
     steps: of practice; each plays `group` episodes of `tasks` tasks of the split.
+    where: field of a task (`domain`, `difficulty`, …) -> values: only these tasks. from_data: only those in the data so
+        far, which a curation such as `pass_rate` has chosen.
+    redraw: how many times a step plays further tasks in the place of groups whose scores are all equal; such groups are
+        then left out, as in DAPO's dynamic sampling. 0: they stay.
     scoring: their sum is an episode's score. credit: scores of a group -> weights. objective: weights -> loss.
     updates: optimiser steps per set of episodes.
     guard: end the stage when the policy is this far, in nats per token, from the one that played the first step; the
         distance is the forward KL on those episodes, which foretells forgetting (see `evaluation.razor`). 0: no guard.
     lr, warmup, clip, micro_tokens: see `etude.training.Learner`.
     temperature, max_tokens, max_turns: of the policy's play; max_tokens per turn.
+    entropy: nats per token that the first play should have; a temperature is found for it (see
+        `training.temperature`), from episodes played at `temperature`. 0: `temperature` as it is.
+    cut: whether an episode that the token limit cut has its score, or none (overlong filtering).
     checkpoint_seconds: time between checkpoints.
     """
     from etude.evaluation.razor import forward_kl
@@ -208,6 +222,9 @@ async def practise(
     from etude.training.online import online
 
     scorers = [work.build("scoring", part) for part in scoring]
+    pool = pool_of(work, split, where or {}, from_data)
+    if entropy:
+        temperature = await tempered(work, pool, tasks, entropy, Sampling(max_tokens, temperature), max_turns)
     sampling = Sampling(max_tokens, temperature)
     learner = take_learner(
         work,
@@ -228,18 +245,31 @@ async def practise(
                 moved.append(await forward_kl(work.policy, list(work.store.read([f"{work.name}-000001"]))))
                 if moved[-1] > guard:
                     raise _Moved
-            return await play(
-                work.policy,
-                draw(work, split, tasks, stream=(work.phase, step)),
-                agent=work.agent,
-                group=group,
-                sampling=sampling,
-                seed=stream_seed(work, step),
-                max_turns=max_turns,
-                scorers=scorers,
-                name=f"{work.name}/{step + 1}/",
-                on_episode=advance,
-            )
+            kept: list[Trajectory] = []
+            played: list[Trajectory] = []
+            for again in range(redraw + 1):
+                played = await play(
+                    work.policy,
+                    draw(
+                        work, split, tasks - len(kept), stream=(work.phase, step, again)[: 3 if again else 2], pool=pool
+                    ),
+                    agent=work.agent,
+                    group=group,
+                    sampling=sampling,
+                    seed=stream_seed(work, step + again * steps),
+                    max_turns=max_turns,
+                    scorers=scorers,
+                    name=f"{work.name}/{step + 1}/" + (f"{again}/" if again else ""),
+                    on_episode=advance,
+                )
+                for trajectory in played if cut == "unscored" else ():
+                    unscore_cut(trajectory)
+                if not redraw:
+                    return played
+                kept += [t for t in played if has_signal(t)]
+                if len(kept) == tasks:
+                    break
+            return kept or played
 
         def on_weighed(step: int, trajectories: list[Trajectory]) -> None:
             if step == 0:
@@ -346,6 +376,70 @@ async def iterate(
     work.log(f"iterate: {rounds} rounds, {learner.tokens_trained} tokens trained")
 
 
+async def evolve_weights(
+    work: Work,
+    *,
+    steps: int = 10,
+    population: int = 30,
+    sigma: float = 1e-3,
+    lr: float = 5e-4,
+    tasks: int = 8,
+    split: str = "train",
+    scoring: Annotated[Sequence[Part], PartName("scoring")] = ("environment",),
+    temperature: float = 0.0,
+    max_tokens: int = 64,
+    max_turns: int = 8,
+    checkpoint_seconds: float = 60.0,
+) -> None:
+    """Evolution strategies: play with weights that noise has moved, go towards those that scored better, again.
+
+    steps: in each, `population` members play the same `tasks` tasks of the split, one episode each.
+    sigma, lr: see `etude.training.evolution.Evolution`.
+    scoring: their sum is an episode's score; a member's is the mean of its episodes that did not fail.
+    temperature, max_tokens, max_turns: of the policy's play, greedy by default; max_tokens per turn.
+    checkpoint_seconds: time between checkpoints.
+    """
+    import numpy as np
+
+    from etude.rollout.collect import collect as play
+    from etude.training.evolution import Evolution
+    from etude.training.online import summary
+
+    scorers = [work.build("scoring", part) for part in scoring]
+    weights = work.build("weights", work.recipe["weights"])
+    evolution = work.take(Evolution(work.policy, weights=weights, sigma=sigma, lr=lr))
+    with progress(steps * population * tasks, "evolve weights", "episodes") as advance:
+        advance(work.step * population * tasks)
+        for step in range(work.step, steps):
+            random = np.random.default_rng(stream_seed(work, step))
+            seeds = [int(seed) for seed in random.integers(2**63, size=population)]
+            played: list[list[Trajectory]] = []
+            for n, seed in enumerate(seeds):
+                evolution.perturb(seed)
+                members = await play(
+                    work.policy,
+                    draw(work, split, tasks, stream=(work.phase, step)),
+                    agent=work.agent,
+                    sampling=Sampling(max_tokens, temperature),
+                    seed=stream_seed(work, step),
+                    max_turns=max_turns,
+                    scorers=scorers,
+                    name=f"{work.name}/{step + 1}/{n}/",
+                    on_episode=advance,
+                )
+                played.append(members)
+            score_ME = [np.array([e.score for t in one for e in t.episodes if e.score is not None]) for one in played]
+            scores = [float(score_E.mean()) if len(score_E) else np.nan for score_E in score_ME]
+            evolution.update(seeds, scores)
+            work.put([t for one in played for t in one], f"{step + 1:06d}")
+            figures = summary([t for one in played for t in one])
+            del figures["groups_with_gradient"]
+            work.record(step + 1, figures | {"best": max(scores), "spread": float(np.std(scores))})
+            work.save_if_due(step + 1, checkpoint_seconds)
+    work.save(steps)
+    work.log(f"evolve_weights: {steps} steps of {population} members")
+
+
 STAGES: dict[str, Callable[..., Any]] = {
     "collect": collect,
     "import": import_,
@@ -354,6 +448,7 @@ STAGES: dict[str, Callable[..., Any]] = {
     "train": train,
     "practise": practise,
     "iterate": iterate,
+    "evolve_weights": evolve_weights,
 }
 
 
@@ -365,16 +460,75 @@ def stream_seed(work: Work, step: int) -> int:
     return (work.seed * 1009 + work.phase) * 1_000_003 + step
 
 
-def draw(work: Work, split: str, count: int, stream: Any) -> list[Task]:
-    """Tasks of a split: the same recipe, phase and step draw the same ones; none twice while there are enough."""
+def draw(work: Work, split: str, count: int, stream: Any, pool: Sequence[Task] | None = None) -> list[Task]:
+    """Tasks of a split, or of a pool: the same recipe, phase and step draw the same ones; none twice while there are
+    enough."""
     import random
 
-    tasks = work.environment.tasks(split)
+    tasks = work.environment.tasks(split) if pool is None else pool
     if not tasks:
         raise RecipeError(f"environment {work.environment.name!r} has no tasks in split {split!r}")
     rng = random.Random(f"{work.seed} {stream}")
     places = rng.sample(range(len(tasks)), count) if count <= len(tasks) else rng.choices(range(len(tasks)), k=count)
     return [tasks[i] for i in places]
+
+
+def pool_of(work: Work, split: str, where: dict[str, list[Any]], from_data: bool) -> Sequence[Task]:
+    """The tasks of a split whose fields have such values, and, with `from_data`, which are in the data so far."""
+    tasks = work.environment.tasks(split)
+    if where:
+        for key in where:
+            if key not in FIELDS:
+                raise RecipeError(f"practise.where: no field {key!r} to choose tasks by; {suggest(key, FIELDS)}")
+        tasks = [t for t in tasks if all(_among(getattr(t, key), values) for key, values in where.items())]
+    if from_data:
+        there = {trajectory.task for trajectory in work.read_data()}
+        tasks = [t for t in tasks if t.id in there]
+    if not tasks:
+        raise RecipeError(f"practise: no task of split {split!r} is left (where={where}, from_data={from_data})")
+    return tasks
+
+
+def _among(value: Any, values: list[Any]) -> bool:
+    return any(v in values for v in value) if isinstance(value, tuple) else value in values
+
+
+async def tempered(
+    work: Work, pool: Sequence[Task], tasks: int, target: float, sampling: Sampling, max_turns: int
+) -> float:
+    """The temperature that gives the policy this entropy; found once, before the first step, and kept in a file."""
+    from etude.rollout.collect import collect as play
+    from etude.training.temperature import entropy_at, find_temperature
+
+    file = work.directory.path / f"{work.name}-temperature.json"
+    if not file.exists():
+        drawn = draw(work, "", tasks, stream=(work.phase, "temperature"), pool=pool)
+        seed = stream_seed(work, 1_000_002)  # the last of the phase's, which no step has
+        played = await play(
+            work.policy,
+            drawn,
+            agent=work.agent,
+            sampling=sampling,
+            seed=seed,
+            max_turns=max_turns,
+            name=f"{work.name}/0/",
+        )
+        found = find_temperature(lambda T: entropy_at(work.policy, played, T), target)
+        work.directory.write(file.name, json.dumps(found))
+        work.log(f"practise: temperature {found:.3f} for an entropy of {target:g} nats per token")
+    return json.loads(file.read_text())
+
+
+def has_signal(trajectory: Trajectory) -> bool:
+    """Whether episodes of the group have different scores."""
+    return len({e.score for e in trajectory.episodes if e.score is not None}) > 1
+
+
+def unscore_cut(trajectory: Trajectory) -> None:
+    """Take the score from episodes that the token limit cut: what they would have earned is not known."""
+    for episode in trajectory.episodes:
+        if episode.stop is StopReason.TOKENS:
+            episode.score = None
 
 
 def take_learner(work: Work, objective: Part, **settings: Any) -> Any:

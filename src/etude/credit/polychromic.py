@@ -10,7 +10,7 @@ vines that branch within an episode. The kind of an episode is what it called or
 
 import itertools
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,8 @@ MOST_SETS = 100_000
 def polychromic(trajectory: Trajectory, *, n: int = 4, kind: Literal["tools", "calls", "text"] = "tools") -> None:
     """Weigh the episodes of one group; an unscored one stays unscored and is in no set.
 
-    n: episodes in a set, from 2 to one less than the group.
+    n: episodes in a set, from 1, where diversity says nothing and the weight is the score minus the group's mean, to
+        one less than the group.
     kind: episodes are of one kind if they called the same `tools` in the same order, made the same `calls`, arguments
         included, or said the same `text`, calls included.
 
@@ -36,9 +37,9 @@ def polychromic(trajectory: Trajectory, *, n: int = 4, kind: Literal["tools", "c
     """
     score_G = trajectory.score_G
     finite(score_G, "polychromic")
-    if not 2 <= n < len(score_G):
+    if not 1 <= n < len(score_G):
         raise CreditError(
-            f"credit/polychromic: n is {n} in a group of {len(score_G)}; it goes from 2 to below the group"
+            f"credit/polychromic: n is {n} in a group of {len(score_G)}; it goes from 1 to below the group"
         )
     if (score_G < 0).any():
         raise CreditError(f"credit/polychromic: score {np.nanmin(score_G)} is below 0; use scorers from 0 up")
@@ -50,11 +51,25 @@ def polychromic(trajectory: Trajectory, *, n: int = 4, kind: Literal["tools", "c
             raise CreditError(f"credit/polychromic: {what}, more than {MOST_SETS}; take a smaller n")
         kinds = [_kind(trajectory, episode, kind) for episode in trajectory.episodes]
         sets = list(itertools.combinations(scored, n))
-        f = np.array([score_G[list(s)].mean() * len({kinds[g] for g in s}) / n for s in sets])
-        advantage = f - f[0] - (f - f[0]).mean()  # so that rounding cannot turn equal sets into a tiny signal
+        advantage = _advantages(np.array([worth([score_G[g] for g in s], [kinds[g] for g in s]) for s in sets]))
         for g in scored:
             weight_G[g] = advantage[[g in s for s in sets]].mean()
     trajectory.weigh(weight_G)
+
+
+def worth(scores: Sequence[float], kinds: Sequence[Hashable]) -> float:
+    """f(S) of one set: mean score times the share of different kinds, in the order of the episodes or any other.
+
+    >>> worth([1.0, 0.0], ["a", "b"])
+    0.5
+    """
+    return math.fsum(scores) / len(scores) * len(set(kinds)) / len(kinds)
+
+
+def _advantages(f: np.ndarray) -> np.ndarray:
+    """Of each set, over the mean of all; they add up to 0."""
+    shifted = f - f[0]  # so that rounding cannot turn equal sets into a tiny signal
+    return shifted - shifted.mean()
 
 
 def _kind(trajectory: Trajectory, episode: Episode, kind: str) -> Hashable:

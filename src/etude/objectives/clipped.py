@@ -3,6 +3,10 @@
 PPO, Schulman et al. 2017, arXiv:1707.06347, eq. 7:
     L = -min(r w, clip(r, 1 - low, 1 + high) w),   r = pi(y_t) / pi_old(y_t),   w = the token's weight (advantage)
 GRPO, Shao et al. 2024, arXiv:2402.03300: normalise="sequence", kl > 0;  kl (pi_ref/pi - log(pi_ref/pi) - 1)  is added.
+Other estimates of the divergence, Schulman 2020, "Approximating KL Divergence", with d = log(pi / pi_ref): `k2` adds
+    kl d^2 / 2, whose gradient on the policy's own tokens is that of the divergence; `k1` puts the penalty into the
+    reward, as InstructGPT does, Ouyang et al. 2022, arXiv:2203.02155: w - kl d is the weight, d held constant.
+Entropy bonus, Mnih et al. 2016, arXiv:1602.01783: entropy > 0;  entropy H(pi)  of every token is subtracted.
 DAPO, Yu et al. 2025, arXiv:2503.14476: normalise="token", high=0.28.
 Dr. GRPO, Liu et al. 2025, arXiv:2503.20783: normalise="constant", kl=0, with credit/group std=False.
 GSPO, Zheng et al. 2025, arXiv:2507.18071: importance="sequence", normalise="sequence"; r = (pi(y) / pi_old(y))^(1/|y|).
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 IMPORTANCE = ("token", "sequence", "product")
+ESTIMATES = ("k1", "k2", "k3")
 
 
 @part
@@ -41,25 +46,36 @@ class Clipped:
     """Ratio of each `token`, of the `sequence` as the geometric mean of its tokens' (GSPO), or as their `product`."""
     kl: float = 0.0
     """Coefficient of the divergence from the reference policy, in loss per nat."""
+    estimate: str = "k3"
+    """Of that divergence: `k3` or `k2` in the loss, or `k1` in the weights."""
+    entropy: float = 0.0
+    """Coefficient of the entropy bonus, in loss per nat."""
     dual: float | None = None
     """Upper bound of the ratio where the weight is negative; None leaves it open."""
 
     def __post_init__(self) -> None:
         check_choice("objectives/clipped", "normalise", self.normalise, NORMALISERS)
         check_choice("objectives/clipped", "importance", self.importance, IMPORTANCE)
+        check_choice("objectives/clipped", "estimate", self.estimate, ESTIMATES)
         if self.dual is not None and self.dual <= 1 + self.high:
             raise PartError(f"objectives/clipped: dual={self.dual} must exceed 1 + high = {1 + self.high}; 3 is usual")
 
     @property
     def needs(self) -> frozenset[str]:
-        """`reference` when there is a divergence to pay for."""
-        return frozenset({"reference"} if self.kl else ())
+        """`reference` when there is a divergence to pay for, `entropy` when there is a bonus."""
+        return frozenset(({"reference"} if self.kl else set[str]()) | ({"entropy"} if self.entropy else set[str]()))
 
     def __call__(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, float]]":
         """Scalar loss, and per token: share clipped, mean ratio, KL from the old policy (nats), entropy where given."""
         log_ratio_N = batch.logprob_N - batch.old_logprob_N
         ratio_N = self._importance(log_ratio_N, batch).exp()
-        weight_N = batch.weight_N
+        weight_N, away_N = batch.weight_N, None
+        if self.kl:
+            if batch.reference_logprob_N is None:
+                raise PartError(f"objectives/clipped: kl={self.kl} but the batch has no reference log-probabilities")
+            away_N = batch.logprob_N - batch.reference_logprob_N
+            if self.estimate == "k1":
+                weight_N = weight_N - self.kl * away_N.detach()
         clipped_N = ratio_N.clamp(1 - self.low, 1 + self.high)
         bounded_N = ratio_N if self.dual is None else ratio_N.clamp(max=self.dual)
         loss_N = -(bounded_N * weight_N).minimum(clipped_N * weight_N)
@@ -72,12 +88,15 @@ class Clipped:
         }
         if batch.entropy_N is not None:
             metrics["entropy"] = batch.entropy_N.mean().item()
-        if self.kl:
-            if batch.reference_logprob_N is None:
-                raise PartError(f"objectives/clipped: kl={self.kl} but the batch has no reference log-probabilities")
-            kl_N = _k3(batch.reference_logprob_N - batch.logprob_N)
-            loss_N = loss_N + self.kl * kl_N
+        if away_N is not None:
+            kl_N = _k3(-away_N)
             metrics["reference_kl"] = kl_N.mean().item()
+            if self.estimate != "k1":
+                loss_N = loss_N + self.kl * (kl_N if self.estimate == "k3" else away_N**2 / 2)
+        if self.entropy:
+            if batch.entropy_N is None:
+                raise PartError(f"objectives/clipped: entropy={self.entropy} but the batch has no entropies")
+            loss_N = loss_N - self.entropy * batch.entropy_N
         return normalised(loss_N, batch, self.normalise), metrics
 
     def _importance(self, log_ratio_N: "torch.Tensor", batch: Batch) -> "torch.Tensor":

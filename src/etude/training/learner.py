@@ -43,6 +43,8 @@ class Row:
     """Weighted tokens of that whole episode."""
     group: int
     """Which trajectory it is of."""
+    score: float = math.nan
+    """Of the episode; NaN where it has none."""
 
 
 def rows(trajectories: Sequence[Trajectory]) -> list[Row]:
@@ -60,7 +62,8 @@ def rows(trajectories: Sequence[Trajectory]) -> list[Row]:
         for episode in trajectory.episodes:
             length = sum(len(weight_N) for _, _, weight_N, _ in _paths(trajectory, episode, set()))
             paths = _paths(trajectory, episode, seen)
-            found += [Row(*path, episode=episodes, length=length, group=group) for path in paths]
+            score = math.nan if episode.score is None else episode.score
+            found += [Row(*path, episode=episodes, length=length, group=group, score=score) for path in paths]
             episodes += 1
     return found
 
@@ -135,8 +138,10 @@ class Learner:
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
         exact = all(p.dtype == torch.float32 for p in self.parameters)
         self.masters = self.parameters if exact else [p.detach().float().clone() for p in self.parameters]
+        # what the objective itself learns
+        self.own: list[torch.Tensor] = list(getattr(objective, "parameters", list)())
         self.optimiser = torch.optim.AdamW(
-            self.masters, lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True
+            [*self.masters, *self.own], lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True
         )
         self.done = 0
         self.tokens_trained = 0
@@ -216,6 +221,7 @@ class Learner:
             groups=len({r.group for r in batch}),
             reference_logprob_N=self._reference_logprob(trees, masks) if "reference" in needs else None,
             entropy_N=entropy_N,
+            score_S=torch.tensor([r.score for r in own], dtype=torch.float64, device=device),
         )
 
     @torch.no_grad()
@@ -242,6 +248,8 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr * self._share()
         self.optimiser.step()
+        for own in self.own:
+            own.grad = None
         for master, parameter in zip(self.masters, self.parameters, strict=True):
             master.grad = None
             if master is not parameter:
@@ -270,6 +278,10 @@ class Learner:
             state[f"parameter.{i}"] = master.detach()
             for name, value in self.optimiser.state.get(master, {}).items():
                 state[f"{name}.{i}"] = value
+        for i, own in enumerate(self.own):
+            state[f"objective.{i}"] = own.detach()
+            for name, value in self.optimiser.state.get(own, {}).items():
+                state[f"objective.{name}.{i}"] = value
         state |= {f"reference.{i}": value for i, value in enumerate(self.reference)}
         save_file({k: v.contiguous() for k, v in state.items()}, directory / "learner.safetensors")
 
@@ -286,6 +298,12 @@ class Learner:
                 # the fused step reads memory in its order, so the moments must lie as their parameter does
                 moments = {n: torch.empty_like(master).copy_(state[f"{n}.{i}"]) for n in ("exp_avg", "exp_avg_sq")}
                 self.optimiser.state[master] = {"step": state[f"step.{i}"].to(master.device), **moments}
+        for i, own in enumerate(self.own):
+            own.copy_(state[f"objective.{i}"])
+            self.optimiser.state.pop(own, None)
+            moments = {n: state.get(f"objective.{n}.{i}") for n in ("step", "exp_avg", "exp_avg_sq")}
+            if moments["step"] is not None:
+                self.optimiser.state[own] = moments
         for i, value in enumerate(self.reference):
             value.copy_(state[f"reference.{i}"])
         self.policy.changed()
