@@ -10,7 +10,7 @@ from etude.core import recipe as recipes
 from etude.core.recipe import Recipe
 
 FEW = {
-    "episodes": 6, "steps": 2, "tasks": 2, "rounds": 1, "epochs": 1, "population": 2, "batch": 3, "size": 6,
+    "episodes": 16, "steps": 2, "tasks": 2, "rounds": 1, "epochs": 1, "population": 2, "batch": 4, "size": 4,
     "max_tokens": 12, "max_turns": 2,
 }  # fmt: skip
 EASED = {"above": -1.0}  # a model that was hardly trained solves nothing

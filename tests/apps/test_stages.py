@@ -292,3 +292,33 @@ def test_evolution_is_a_stage_that_goes_on_where_it_was_killed(run, monkeypatch)
     again = run(stage, world=graded_world())
     assert lines(again, "metrics.jsonl") == rows
     assert (again / "model" / "model.safetensors").read_bytes() == model
+
+
+def test_branches_are_added_to_the_data_and_branched_no_further(run):
+    path = run(
+        "collect: {by: expert, episodes: 3}",
+        "branch: {by: expert}",
+        "branch: {by: policy, turns: 1, group: 2, max_tokens: 4}",
+    )
+    store = Store(path / "trajectories")
+    solved, without, after = (list(store.read([key])) for key in store.keys())  # noqa: SIM118 (a store is no mapping)
+    assert [t.meta["without"] for t in without] == [0] * 3 + [1] * 3
+    assert [t.episodes[0].reward for t in without] == [0.0] * 3 + [1.0] * 3
+    assert [t.meta["start"] for t in after] == [0] * 3 + [1] * 3
+    assert all(len(t.episodes) == 2 for t in after)
+    assert {t.meta["origin"] for t in (*without, *after)} == {t.id for t in solved}
+
+
+def test_a_branch_from_another_split_is_refused(run):
+    with pytest.raises(RecipeError, match=r"is not in split 'test'; set branch\.split"):
+        run("collect: {by: expert, episodes: 2}", "branch: {by: expert, split: test}")
+
+
+def test_an_expert_may_slip_and_mend(run):
+    path = run(
+        "collect: {by: expert, episodes: 3, slips: 1.0}", "collect: {by: expert, episodes: 3, slips: 1.0, mend: true}"
+    )
+    store = Store(path / "trajectories")
+    failed, mended = (list(store.read([key])) for key in store.keys())  # noqa: SIM118 (a store is no mapping)
+    assert [t.episodes[0].reward for t in failed] == [0.0] * 3
+    assert [(t.episodes[0].reward, t.episodes[0].turns) for t in mended] == [(1.0, 3)] * 3

@@ -77,3 +77,41 @@ def test_give_hands_it_the_trajectory_and_old_weights_go(played, weights_of):
 def test_an_infinite_score_is_refused(played):
     with pytest.raises(Exception, match="credit/turns: score inf of episode 1"):
         turns(played([0, np.inf]))
+
+
+def gae(reward_T, value_T, gamma: float, lam: float) -> np.ndarray:
+    """Generalised advantage estimation, Schulman et al. 2016, arXiv:1506.02438, eq. 16."""
+    advantage_T, after = np.zeros(len(reward_T)), 0.0
+    for t in reversed(range(len(reward_T))):
+        following = value_T[t + 1] if t + 1 < len(reward_T) else 0.0
+        after = reward_T[t] + gamma * following - value_T[t] + gamma * lam * after
+        advantage_T[t] = after
+    return advantage_T
+
+
+@pytest.mark.exact(24)
+def test_with_lambda_and_gamma_1_and_no_critic_gae_is_the_return_to_go(played, weights_of):
+    rewards = [[0.5, 0.0, 1.0], [0.0, 0.25, -1.0]]
+    trajectory = played([sum(row) for row in rewards], [[{"reward": r} for r in row] for row in rewards])
+    turns(trajectory, over="group", std=False)
+    returns = np.array([gae(row, [0.0] * 3, 1.0, 1.0) for row in rewards])
+    np.testing.assert_allclose(returns, [np.cumsum(row[::-1])[::-1] for row in rewards])
+    np.testing.assert_allclose(weights_of(trajectory), returns - returns.mean(), atol=1e-6)
+
+
+@pytest.mark.exact(24)
+async def test_turn_level_rewards_of_density_0_are_the_sparse_run(played, weights_of):
+    """How much the turns earn of what they are worth is the scale of scoring/shaping."""
+    worth = [[0.2, 0.7, 0.9], [0.0, 0.1, 0.3]]
+
+    async def weights(scale: float | None):
+        trajectory = played([1, 0], [[{"scores": {"near": w}} for w in row] for row in worth])
+        if scale is not None:
+            shape = parts.build("scoring/shaping", potential="near", scale=scale)
+            for episode in trajectory.episodes:
+                episode.score += await shape(trajectory, episode)
+        turns(trajectory, scores=["shaping"])
+        return weights_of(trajectory)
+
+    np.testing.assert_array_equal(await weights(0.0), await weights(None))
+    assert not np.allclose(await weights(1.0), await weights(None))

@@ -408,3 +408,11 @@ def test_a_bad_split_or_count_is_named():
         desk(domains=99)
     with pytest.raises(PartError, match="no split 'domain'; did you mean 'domains'"):
         desk().tasks("domain")
+
+
+@pytest.mark.exact(24)
+@pytest.mark.parametrize("difficulty", range(1, 7))
+def test_the_solver_needs_as_many_calls_as_the_difficulty_says(difficulty):
+    world = desk(difficulty=difficulty)
+    for task in world.tasks("train")[:5]:
+        assert sum(len(m.tool_calls) for m in world.solve(task, 0)) == difficulty

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from etude.agents.loops import native
+from etude.core import recipe as recipes
 from etude.core.errors import PartError
 from etude.environments import lookup
-from etude.environments.lookup import METHODS, NOTHING, bm25, script
+from etude.environments.lookup import MASK, METHODS, NOTHING, bm25, script
 from etude.policies import scripted
 from etude.rollout.collect import collect
 from etude.trajectory import Message, ToolCall
@@ -154,3 +155,40 @@ def test_examples_are_shown_on_demand():
 
     assert asyncio.run(system(0)).count("Question:") == 0
     assert asyncio.run(system(3)).count("Question:") == 3
+
+
+@pytest.mark.exact(13)
+@pytest.mark.parametrize("masks", [1, 2, 3])
+async def test_unmasking_with_the_recorded_answers_gives_the_passage(masks):
+    world = lookup()
+    tasks = world.tasks(f"masked-{masks}")[:30]
+    for task in tasks:
+        passage = task.data["question"].removeprefix("Fill in: ")
+        assert passage.count(MASK) == masks == task.difficulty
+        for word in task.data["answer"].split(", "):
+            passage = passage.replace(MASK, word, 1)
+        assert passage == task.data["passage"]
+    for trajectory in await play(world, tasks):
+        assert trajectory.episodes[0].reward == 1.0
+        assert sum(m.role == "tool" for m in trajectory.messages) == masks
+        assert not any(m.content == NOTHING for m in trajectory.messages)
+
+
+@pytest.mark.exact(13)
+def test_the_curriculum_s_batches_never_have_fewer_masks_than_the_one_before():
+    """Each stage of the recipe trains one number of masks, and then the questions."""
+    trained = []
+    for stage in recipes.load("masksearch").data["stages"]:
+        (verb, options), *_ = stage.items()
+        if verb == "collect":
+            split = options.get("split", "train")
+        if verb == "curate":
+            assert options["keep"] == [{"where": {"key": "split", "values": [split]}}]
+        if verb == "train":
+            trained.append(split)
+    assert trained == ["masked-1", "masked-2", "masked-3", "train"]
+
+
+def test_with_as_many_masks_another_passage_each_time():
+    tasks = lookup().tasks("masked-3")[:50]
+    assert len({t.data["question"] for t in tasks}) == len({t.id for t in tasks}) == 50

@@ -18,3 +18,12 @@ from etude.scoring.f1 import f1
 )
 async def test_by_hand(told, said, gold, score):
     assert await told(f1(), said, answer=gold) == pytest.approx(score)
+
+
+@pytest.mark.exact(35)
+@pytest.mark.parametrize("said", ["red car", "old red car", "no"])
+async def test_of_several_truths_the_best_counts_and_one_is_single_gold(told, said):
+    golds = ["red car", "old bus", "the car"]
+    single = [await told(f1(), said, answer=gold) for gold in golds]
+    assert await told(f1(), said, answer=golds) == max(single)
+    assert await told(f1(), said, answer=golds[:1]) == single[0]

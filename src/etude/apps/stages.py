@@ -22,25 +22,31 @@ async def collect(
     work: Work,
     *,
     by: str = "expert",
+    agent: Annotated[Part | None, PartName("agents/loops")] = None,
     episodes: int = 200,
     group: int = 1,
     split: str = "train",
     temperature: float = 1.0,
     max_tokens: int = 64,
     max_turns: int = 8,
+    slips: float = 0.0,
+    mend: bool = False,
     keep: bool = True,
 ) -> None:
     """Play episodes and add them to the data.
 
     by: `expert` (the environment's own solver) or `policy`.
+    agent: the loop that plays; by default the recipe's.
     episodes: how many in all; `group` of them for each task.
     split: of the environment's tasks.
     temperature, max_tokens: of the policy's sampling, max_tokens per turn.
     max_turns: most answers in one episode.
+    slips: share of the expert's calls that are misspelt. mend: whether it says the right call after such a one.
     keep: add them to the data; false only stores them.
     """
     from etude.policies.scripted import scripted
     from etude.rollout.collect import collect as play
+    from etude.synthesis.slips import slips as with_slips
 
     if by not in ("expert", "policy"):
         raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
@@ -48,12 +54,16 @@ async def collect(
     policy = work.policy
     if by == "expert":
         solve = expert_of(work.environment)
-        policy, max_turns = scripted({task.id: solve(task, work.seed) for task in tasks}), 99
+        said = {
+            task.id: with_slips(solve(task, work.seed), slips, mend=mend, seed=f"{work.seed} {task.id}")
+            for task in tasks
+        }
+        policy, max_turns = scripted(said), 99
     with progress(len(tasks) * group, f"collect by {by}", "episodes") as advance:
         made = await play(
             policy,
             tasks,
-            agent=work.agent,
+            agent=work.build("agents/loops", agent) if agent else work.agent,
             group=group,
             sampling=Sampling(max_tokens, temperature),
             seed=work.seed + work.phase,
@@ -67,6 +77,59 @@ async def collect(
         work.data.append(key)
     good = sum(e.reward == work.environment.reward_range[1] for t in made for e in t.episodes)
     work.log(f"collect: {len(tasks) * group} episodes by {by}, {good} solved")
+
+
+async def branch(
+    work: Work,
+    *,
+    by: Literal["policy", "expert"] = "policy",
+    of: Literal["all", "failed", "solved"] = "all",
+    every: int = 1,
+    turns: int | None = None,
+    group: int = 1,
+    split: str = "train",
+    temperature: float = 1.0,
+    max_tokens: int = 64,
+    max_turns: int = 8,
+) -> None:
+    """Go back to states of the data's episodes, play on from there, and add that to the data.
+
+    by: `policy` goes on as it likes; `expert` goes on as it was, once for each answer, without that answer.
+    of: which episodes; never those that an earlier `branch` made.
+    every, turns, group: states that are that many answers apart, most answers of the policy, episodes from each state.
+    split: that the data's tasks are of.
+    temperature, max_tokens, max_turns: of the policy's play; max_tokens per turn.
+    """
+    from etude.curation.base import split_episodes
+    from etude.rollout.branch import branch as play
+
+    best = work.environment.reward_range[1]
+    recorded = [t for t in work.read_data() if not {"start", "without"} & t.meta.keys()]
+    alone = [one for t in recorded for one in split_episodes(t)]
+    origins = [one for one in alone if of == "all" or (one.episodes[0].reward == best) == (of == "solved")]
+    wanted = {one.task for one in origins}
+    tasks = {task.id: task for task in work.environment.tasks(split) if task.id in wanted}
+    if absent := sorted(wanted - tasks.keys()):
+        raise RecipeError(f"branch: task {absent[0]!r} of the data is not in split {split!r}; set branch.split")
+    with progress(None, f"branch by {by}", "episodes") as advance:
+        made = await play(
+            work.policy if by == "policy" else None,
+            origins,
+            tasks,
+            agent=work.agent,
+            every=every,
+            turns=turns,
+            group=group,
+            sampling=Sampling(max_tokens, temperature),
+            seed=stream_seed(work, 0),
+            max_turns=max_turns,
+            name=f"{work.name}/",
+            on_episode=work.stoppable(advance),
+        )
+    work.count(step=1)
+    work.data.append(work.put(fill(work, made)))
+    good = sum(e.reward == best for t in made for e in t.episodes)
+    work.log(f"branch: {sum(len(t.episodes) for t in made)} episodes from {len(origins)}, {good} solved")
 
 
 async def import_(work: Work, *, files: list[str], format: str = "auto") -> None:
@@ -442,6 +505,7 @@ async def evolve_weights(
 
 STAGES: dict[str, Callable[..., Any]] = {
     "collect": collect,
+    "branch": branch,
     "import": import_,
     "curate": curate,
     "preflight": preflight,

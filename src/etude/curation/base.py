@@ -1,14 +1,15 @@
 """What parts that choose among episodes share."""
 
 import dataclasses
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from etude.core.errors import CreditError
-from etude.trajectory import Node, Trajectory
+from etude.trajectory import Message, Node, StopReason, Trajectory
 
 log = logging.getLogger("etude.curation")
 
@@ -67,6 +68,85 @@ def untokenised(trajectory: Trajectory) -> Trajectory:
     """The same dialogues as text alone: whoever edits the prompt or an answer takes away the tokens that said it."""
     bare = [Node(node.parent, node.message, reward=node.reward, scores=node.scores) for node in trajectory.nodes]
     return dataclasses.replace(trajectory, nodes=bare)
+
+
+def answers(trajectory: Trajectory) -> list[tuple[int, list[Message]]]:
+    """Each answer of a one-episode trajectory: its index among the messages, and what came until the next answer."""
+    found: list[tuple[int, list[Message]]] = []
+    for n in trajectory.path(trajectory.episodes[0].leaf):
+        message = trajectory.nodes[n].message
+        if trajectory.messages[message].role == "assistant":
+            found.append((message, []))
+        elif found:
+            found[-1][1].append(trajectory.messages[message])
+    return found
+
+
+def train_only(trajectory: Trajectory, chosen: Collection[int]) -> Trajectory | None:
+    """A copy in which only these messages, by index, are trained; None where nothing of them could be.
+
+    All others become context: nothing of them is marked as sampled, so no weight reaches them.
+    """
+    nodes = [node if node.message in chosen else as_context(node) for node in trajectory.nodes]
+    if not any(node.sampled_T is not None and node.sampled_T.any() for node in nodes):
+        return None
+    return dataclasses.replace(trajectory, nodes=nodes)
+
+
+def told(trajectory: Trajectory, line: str) -> Trajectory:
+    """The dialogue as text, as it would be if its first request had ended with this line."""
+    messages = list(trajectory.messages)
+    at = next(i for i, message in enumerate(messages) if message.role == "user")
+    messages[at] = dataclasses.replace(messages[at], content=f"{messages[at].content}\n{line}")
+    return dataclasses.replace(untokenised(trajectory), messages=messages)
+
+
+def in_turn(attempts: Sequence[Trajectory], ask: str) -> Trajectory:
+    """One dialogue, as text, of several attempts at one task: after each but the last a user's message says `ask`.
+
+    attempts: one-episode trajectories with the same first messages, each ending with an answer.
+    The episode, the id and the meta are those of the last.
+    """
+    dialogues = [one.dialogue(one.episodes[0].leaf) for one in attempts]
+    begin = next(i for i, message in enumerate(dialogues[0]) if message.role == "assistant")
+    said = dialogues[0][:begin]
+    for number, dialogue in enumerate(dialogues):
+        said += [*([Message("user", ask)] if number else ()), *dialogue[begin:]]
+    return saying(attempts[-1], said)
+
+
+def saying(trajectory: Trajectory, messages: Sequence[Message]) -> Trajectory:
+    """A one-episode trajectory like this one, as text, that says these messages instead."""
+    other = dataclasses.replace(trajectory, messages=[], nodes=[], episodes=[])
+    leaf = 0
+    for n, message in enumerate(messages):
+        leaf = other.add(message, leaf if n else None)
+    episode = trajectory.episodes[0]
+    other.episodes = [dataclasses.replace(episode, leaf=leaf, rewritten=[], scores=dict(episode.scores))]
+    return other
+
+
+def ended(trajectory: Trajectory) -> bool:
+    """Whether a one-episode trajectory ends with an answer that no limit cut."""
+    episode, found = trajectory.episodes[0], answers(trajectory)
+    whole = episode.failure is None and episode.stop not in (StopReason.TOKENS, StopReason.TIME)
+    return whole and bool(found) and not found[-1][1] and not trajectory.messages[found[-1][0]].tool_calls
+
+
+def as_context(node: Node) -> Node:
+    """The same tokens, of which none is trained."""
+    sampled_T = None if node.sampled_T is None else np.zeros_like(node.sampled_T)
+    return dataclasses.replace(node, sampled_T=sampled_T, logprob_T=None, weight_T=None)
+
+
+def wording(message: Message) -> str:
+    """An action in words, without the call's notation: nobody should run it.
+
+    >>> wording(Message("assistant", "Done."))
+    'say "Done."'
+    """
+    calls = [f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}" for call in message.tool_calls]
+    return "; ".join(calls) or f"say {json.dumps(message.content, ensure_ascii=False)}"
 
 
 def value_of(trajectory: Trajectory, key: str) -> Any:

@@ -8,12 +8,10 @@ Departures: none.
 
 import dataclasses
 
-import numpy as np
-
 from etude.core.errors import TrajectoryError
 from etude.core.parts import part
-from etude.curation.base import log, split_episodes
-from etude.trajectory import Node, Trajectory
+from etude.curation.base import as_context, log, split_episodes
+from etude.trajectory import Trajectory
 
 
 @part
@@ -41,7 +39,10 @@ def _expand(trajectory: Trajectory) -> list[Trajectory]:
             raise TrajectoryError(f"trajectory {trajectory.id} node {n} has no tokens; Renderer.fill gives them")
         if not node.sampled_T.any():
             continue
-        chain = [_context(trajectory.nodes[m], i) for i, m in enumerate(path[:end])]
+        chain = [
+            dataclasses.replace(as_context(trajectory.nodes[m]), parent=i - 1 if i else None, message=i)
+            for i, m in enumerate(path[:end])
+        ]
         chain.append(dataclasses.replace(node, parent=end - 1 if end else None, message=end))
         samples.append(
             dataclasses.replace(
@@ -53,9 +54,3 @@ def _expand(trajectory: Trajectory) -> list[Trajectory]:
             )
         )
     return samples
-
-
-def _context(node: Node, place: int) -> Node:
-    sampled_T = None if node.sampled_T is None else np.zeros_like(node.sampled_T)
-    parent = place - 1 if place else None
-    return dataclasses.replace(node, parent=parent, message=place, sampled_T=sampled_T, logprob_T=None, weight_T=None)

@@ -7,6 +7,9 @@ gives the article that fits a query best by BM25 (Robertson & Zaragoza 2009, doi
 The expert works as FireAct (Chen et al. 2023, arXiv:2310.05915) prompts its teacher, by one of three methods, all in
 one format, thought and then call or answer: `react` searches for every hop; `cot` answers a question that holds its own
 answer from one thought; `reflexion` begins with a poor query and, where that leads nowhere, reflects in a thought.
+
+The splits `masked-1` to `masked-3` are no questions but passages with so many masks to fill, for Retrieval-Augmented
+Mask Prediction as in MaskSearch (Wu et al. 2025): the expert searches for each, by `react`.
 """
 
 import hashlib
@@ -26,6 +29,7 @@ from etude.trajectory import Message, ToolCall
 METHODS = ("react", "cot", "reflexion")
 FAMILIES = ("given", "one hop", "two hops")
 NOTHING = "Nothing found."
+MASK = "[mask]"
 SEARCH = {
     "name": "search",
     "description": "find an article",
@@ -90,17 +94,22 @@ class lookup(Tasks):
             raise PartError(f"environments/lookup: noise is {self.noise!r}; give a share, 0 to 1")
 
     def tasks(self, split: str) -> LazyTasks:
-        """Tasks of `train`, `dev`, `test` or `domains`; no setting but `size` and `noise` changes them.
+        """Tasks of `train`, `dev`, `test`, `domains` or `masked-1` to `masked-3`; only `size` and `noise` change them.
 
         Raises PartError for another split.
         """
         sizes = {"train": self.size, "dev": self.size // 10, "test": self.size // 10, "domains": self.size // 10}
+        sizes |= {f"masked-{masks}": self.size for masks in (1, 2, 3)}
         if split not in sizes:
             raise PartError(f"environments/lookup has no split {split!r}; {suggest(split, sizes)}")
         return LazyTasks(lambda i: self._make(split, i), sizes[split])
 
     def _make(self, split: str, i: int) -> Task:
         rng = random.Random(f"{split}/{i}")
+        if split.startswith("masked-"):
+            data = _mask(rng, WORLDS[:-1], int(split[-1]))
+            identity = f"lookup/{split}/{i}"
+            return Task(identity, self, split, data, data["world"], float(split[-1]), ("masked",), "lookup.py")
         mixed = f"@{self.noise:g}" if self.noise and split != "train" else ""  # other tasks, though with the same words
         identity = f"lookup{mixed}/{split}/{i}"
         family = FAMILIES[i % len(FAMILIES)]
@@ -167,6 +176,28 @@ def _draw(rng: random.Random, worlds: list[Any], family: str, noisy: bool) -> di
     return {
         "world": world, "question": question, "articles": articles, "answer": answer, "given": family == "given",
         "queries": queries, "thoughts": thoughts, "poor": f"the {world}", "noisy": noisy,
+    }  # fmt: skip
+
+
+def _mask(rng: random.Random, worlds: list[Any], masks: int) -> dict[str, Any]:
+    """One encyclopedia and a passage of it, three facts of which so many lack their value."""
+    world, _, fields = rng.choice(worlds)
+    places = _names(rng, 3)
+    facts = {(place, field): rng.choice(values) for place in places for field, values in fields.items()}
+    articles = [f"The {field} of {place} is {value}." for (place, field), value in facts.items()]
+    told = rng.sample(sorted(facts), 3)
+    hidden = sorted(rng.sample(range(3), masks))
+    sentences = [f"The {f} of {p} is {MASK if n in hidden else facts[p, f]}." for n, (p, f) in enumerate(told)]
+    found = [f"The {told[n][1]} of {told[n][0]} is {facts[told[n]]}." for n in hidden]
+    needs = [f"I need the {told[n][1]} of {told[n][0]}." for n in hidden]
+    thoughts = [needs[0], *(f"{fact} {need}" for fact, need in zip(found, needs[1:], strict=False)), found[-1]]
+    rng.shuffle(articles)
+    return {
+        "world": world, "question": f"Fill in: {' '.join(sentences)}", "articles": articles, "given": False,
+        "answer": ", ".join(facts[told[n]] for n in hidden),
+        "passage": " ".join(f"The {f} of {p} is {facts[p, f]}." for p, f in told),
+        "queries": [f"{told[n][1]} of {told[n][0]}" for n in hidden], "thoughts": thoughts,
+        "poor": f"the {world}", "noisy": False,
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ A malformed call is answered with what is wrong and how to write it, as a tool r
 
 from dataclasses import dataclass
 
+from etude.agents.loops.base import noted
 from etude.core.parts import part
 from etude.protocols import Observation, Run
 from etude.trajectory import Message
@@ -16,8 +17,11 @@ from etude.trajectory import Message
 class native:
     """The default agent."""
 
+    note: str = ""
+    """A line added to the first request, such as the control code of data that was trained with one."""
+
     async def __call__(self, run: Run, first: Observation) -> None:
-        run.observe(*first.messages)
+        run.observe(*noted(first.messages, self.note))
         while not run.over:
             action = await run.act()
             if action.problem:
