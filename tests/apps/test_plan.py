@@ -54,9 +54,9 @@ def test_every_recipe_can_be_planned(name, tiny_policy, monkeypatch):
     total = found.total
     assert 0 < total.sampled < total.sampled_at_most
     assert 0 < total.seconds < total.seconds_at_most
-    assert 0 < total.trained < total.computed
+    assert 0 < total.trained < total.computed or name == "es"
     assert total.memory > planning.PROCESS
-    assert found.notes == []
+    assert all("cannot be foretold" in note for note in found.notes)
 
 
 def test_what_was_foretold_of_demonstrations_is_what_happens(recipe):

@@ -56,7 +56,7 @@ async def measure(
             _key(label),
         )
         work.save(done + 1)
-        work.stop.check()
+        work.check_stop()
     if when == "before":
         floors = {label: await floor(chosen, work.agent, threshold) for label, chosen in sets.items()}
         work.directory.write("floors.json", json.dumps(floors))
@@ -70,13 +70,10 @@ async def measure(
 async def _play(
     work: Work, what: str, tasks: Sequence[Task], samples: int, sampling: Sampling, max_turns: int, key: str
 ) -> None:
-    from etude.rollout.collect import collect
-
     with progress(len(tasks) * samples, what, "episodes") as advance:
-        played = await collect(
+        played = await work.play(
             work.policy,
             tasks,
-            agent=work.agent,
             group=samples,
             sampling=sampling,
             seed=work.seed,

@@ -25,7 +25,7 @@ from etude.core.errors import EtudeError
 from etude.core.progress import stopping
 from etude.core.recipe import Recipe
 from etude.core.rundir import RunDirectory
-from etude.protocols import Task
+from etude.protocols import SPLITS, Task
 from etude.trajectory import Message, Trajectory, episodes
 
 SAMPLE = 64  # tasks that the expert plays for each set
@@ -140,6 +140,27 @@ class Foretold:
         if keep:
             self.work.data.append(self.work.put(_repeated(played.trajectories, count)))
 
+    async def branch(
+        self, *, every: int, group: int, max_tokens: int, turns: int | None, max_turns: int, **_: Any
+    ) -> None:
+        """From every state of the data, whatever `of` says, as if nothing were played yet."""
+        data = self.work.read_data()
+        wanted = {trajectory.task for trajectory in data}
+        tasks = [t for split in SPLITS for t in self.work.environment.tasks(split) if t.id in wanted][:SAMPLE]
+        played = await stand_ins(self.work, tasks)
+        states = sum(-(-len(turns) // every) for turns in played.turns) / len(played.turns)
+        count = round(states * sum(len(t.episodes) for t in data)) * group
+        self._play(played, count, max_tokens=max_tokens, max_turns=turns or max_turns)
+        self.work.data.append(self.work.put(_repeated(played.trajectories, count)))
+
+    async def evolve_weights(
+        self, *, steps: int, population: int, tasks: int, split: str, max_tokens: int, max_turns: int, **_: Any
+    ) -> None:
+        chosen = draw(self.work, split, min(tasks, SAMPLE), stream=(self.work.phase, 0))
+        played = await stand_ins(self.work, chosen)
+        self._play(played, steps * population * tasks, max_tokens=max_tokens, max_turns=max_turns)
+        self._remember(training=True)
+
     async def import_(self, **options: Any) -> None:
         await self._really("import", options)
 
@@ -246,10 +267,13 @@ class Foretold:
         self.phase.memory = max(self.phase.memory, peak_memory(self.work.policy, **how))
 
     async def _really(self, verb: str, options: dict[str, Any]) -> None:
-        """Run a stage that needs no model on the stand-ins."""
+        """Run a stage that needs no model on the stand-ins. Where they are not what it looks for, all of them stay."""
         start = time.perf_counter()
-        with contextlib.redirect_stderr(io.StringIO()):
-            await STAGES[verb](self.work, **options)
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                await STAGES[verb](self.work, **options)
+        except EtudeError as error:
+            self.notes.append(f"{self.phase.name} cannot be foretold and is left out of the plan: {error}")
         self._spend(time.perf_counter() - start)
         if verb == "curate":
             self.phase.episodes = sum(1 for _ in episodes(self.work.read_data()))

@@ -6,8 +6,11 @@ numbers are the same to the last bit.
 """
 
 import asyncio
+import contextlib
+import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from etude.core.errors import RecipeError
 from etude.core.progress import Stop, stopping
 from etude.core.recipe import Recipe
 from etude.core.rundir import RunDirectory, run_id
+from etude.training import distributed
 
 SCHEMA = {**STAGES, "evaluate": measure.measure}
 
@@ -60,8 +64,27 @@ def run(
     if missing:
         raise RecipeError(f"recipe {loaded.file.name!r} names no {missing[0]}; add  {missing[0]}: NAME")
     path = Path(out or Path("runs") / "-".join([run_id(resolved), *(_name_of(objects[k]) for k in sorted(objects))]))
-    with RunDirectory(path, resolved) as directory, stopping() as stop:
-        return asyncio.run(_run(_open(resolved, directory, stop, objects)))
+    with distributed.joined(), opened(path, resolved) as directory, stopping() as stop:
+        return replace(asyncio.run(_run(_open(resolved, directory, stop, objects))), path=path)
+
+
+@contextlib.contextmanager
+def opened(path: Path, resolved: dict[str, Any]) -> Iterator[RunDirectory]:
+    """The run's directory. Other ranks than the first share its trajectories and checkpoints, and copy the rest."""
+    if distributed.rank() == 0:
+        with RunDirectory(path, resolved) as directory:
+            distributed.gather(None)  # it is there, and cut back to its last state
+            distributed.gather(None)  # and copied
+            yield directory
+        return
+    distributed.gather(None)
+    with tempfile.TemporaryDirectory() as place:
+        ignored = shutil.ignore_patterns("trajectories", "checkpoints", "model", "lock")
+        shutil.copytree(path, place, ignore=ignored, dirs_exist_ok=True)
+        distributed.gather(None)
+        with RunDirectory(place, resolved) as directory:
+            directory.trajectories, directory.checkpoints = path / "trajectories", path / "checkpoints"
+            yield directory
 
 
 def _name_of(thing: Any) -> str:
@@ -78,8 +101,8 @@ def _open(resolved: dict[str, Any], directory: RunDirectory, stop: Stop, objects
     if (resolved["policy"] or {}).get("local", {}).get("model") == "tiny":
         from etude.synthesis import tiny
 
-        tiny.ensure()
-    policy = part("policy", "policies")
+        distributed.first(lambda: str(tiny.ensure()))
+    policy = distributed.first_alone(lambda: part("policy", "policies"))  # it may convert a model into the cache
     attach(policy)
     work = Work(resolved, directory, policy, part("environment", "environments"), part("agent", "agents/loops"), stop)
     state = directory.state
@@ -113,7 +136,7 @@ async def _run(work: Work) -> Finished:
         else:
             await STAGES[verb](work, **options)
         work.leave()
-    if work.checkpoint and not final_model(work.directory.path).exists():
+    if work.checkpoint and distributed.rank() == 0 and not final_model(work.directory.path).exists():
         work.policy.save(final_model(work.directory.path))
     report = measure.report(work, todo[0][0], todo[-1][0]) if todo and todo[0][1] == "before" else None
     work.directory.save_state(**{**work.directory.state, "finished": True})
@@ -197,7 +220,7 @@ def evaluate(recipe: Recipe, *, run: Path | None = None, out: str | None = None)
     measured.data["name"] = measured.name
     resolved = recipes.resolve(measured, SCHEMA)
     path = Path(out or Path("runs") / run_id(resolved))
-    with RunDirectory(path, resolved) as directory, stopping() as stop:
+    with distributed.joined(), opened(path, resolved) as directory, stopping() as stop:
         work = _open(resolved, directory, stop, {})
         return asyncio.run(_measure_once(work))
 

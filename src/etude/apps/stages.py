@@ -11,6 +11,7 @@ from etude.core.errors import RecipeError, suggest
 from etude.core.progress import progress
 from etude.core.recipe import PartName
 from etude.protocols import Sampling, Task
+from etude.training import distributed
 from etude.trajectory import StopReason, Trajectory
 
 Part = str | dict
@@ -45,7 +46,6 @@ async def collect(
     keep: add them to the data; false only stores them.
     """
     from etude.policies.scripted import scripted
-    from etude.rollout.collect import collect as play
     from etude.synthesis.slips import slips as with_slips
 
     if by not in ("expert", "policy"):
@@ -60,7 +60,7 @@ async def collect(
         }
         policy, max_turns = scripted(said), 99
     with progress(len(tasks) * group, f"collect by {by}", "episodes") as advance:
-        made = await play(
+        made = await work.play(
             policy,
             tasks,
             agent=work.build("agents/loops", agent) if agent else work.agent,
@@ -139,7 +139,9 @@ async def import_(work: Work, *, files: list[str], format: str = "auto") -> None
     """
     from etude.trajectory.formats.base import import_files
 
-    counts = import_files(files, work.store, work.directory.path / "quarantine.jsonl", format)
+    counts = distributed.first(
+        lambda: import_files(files, work.store, work.directory.path / "quarantine.jsonl", format)
+    )
     work.data += counts.shards
     work.log(f"import: {counts.good} rows read, {counts.quarantined} in quarantine")
 
@@ -280,7 +282,6 @@ async def practise(
     checkpoint_seconds: time between checkpoints.
     """
     from etude.evaluation.razor import forward_kl
-    from etude.rollout.collect import collect as play
     from etude.training.learner import rows
     from etude.training.online import online
 
@@ -305,18 +306,18 @@ async def practise(
 
         async def round_(step: int) -> list[Trajectory]:
             if guard and step:
-                moved.append(await forward_kl(work.policy, list(work.store.read([f"{work.name}-000001"]))))
+                distance = await forward_kl(work.policy, list(work.store.read([f"{work.name}-000001"])))
+                moved.append(distributed.first(lambda: distance))  # all ranks stop at the same step
                 if moved[-1] > guard:
                     raise _Moved
             kept: list[Trajectory] = []
             played: list[Trajectory] = []
             for again in range(redraw + 1):
-                played = await play(
+                played = await work.play(
                     work.policy,
                     draw(
                         work, split, tasks - len(kept), stream=(work.phase, step, again)[: 3 if again else 2], pool=pool
                     ),
-                    agent=work.agent,
                     group=group,
                     sampling=sampling,
                     seed=stream_seed(work, step + again * steps),
@@ -389,7 +390,6 @@ async def iterate(
     temperature, max_tokens, max_turns: of the policy's play; max_tokens per turn.
     allow: preflight findings that are meant to be so, in what is kept of the first round that keeps anything.
     """
-    from etude.rollout.collect import collect as play
     from etude.training.iterated import iterated
 
     curation = [work.build("curation", part) for part in keep]
@@ -407,10 +407,9 @@ async def iterate(
         advance(work.step * tasks * group)
 
         async def round_(number: int) -> list[Trajectory]:
-            return await play(
+            return await work.play(
                 work.policy,
                 draw(work, split, tasks, stream=(work.phase, number)),
-                agent=work.agent,
                 group=group,
                 sampling=Sampling(max_tokens, temperature),
                 seed=stream_seed(work, number),
@@ -423,7 +422,7 @@ async def iterate(
             work.put(trajectories, f"{number:06d}")
             work.record(number, figures)
             work.save(number)
-            work.stop.check()
+            work.check_stop()
 
         await iterated(
             learner,
@@ -464,7 +463,6 @@ async def evolve_weights(
     """
     import numpy as np
 
-    from etude.rollout.collect import collect as play
     from etude.training.evolution import Evolution
     from etude.training.online import summary
 
@@ -479,10 +477,9 @@ async def evolve_weights(
             played: list[list[Trajectory]] = []
             for n, seed in enumerate(seeds):
                 evolution.perturb(seed)
-                members = await play(
+                members = await work.play(
                     work.policy,
                     draw(work, split, tasks, stream=(work.phase, step)),
-                    agent=work.agent,
                     sampling=Sampling(max_tokens, temperature),
                     seed=stream_seed(work, step),
                     max_turns=max_turns,
@@ -561,17 +558,15 @@ async def tempered(
     work: Work, pool: Sequence[Task], tasks: int, target: float, sampling: Sampling, max_turns: int
 ) -> float:
     """The temperature that gives the policy this entropy; found once, before the first step, and kept in a file."""
-    from etude.rollout.collect import collect as play
     from etude.training.temperature import entropy_at, find_temperature
 
     file = work.directory.path / f"{work.name}-temperature.json"
     if not file.exists():
         drawn = draw(work, "", tasks, stream=(work.phase, "temperature"), pool=pool)
         seed = stream_seed(work, 1_000_002)  # the last of the phase's, which no step has
-        played = await play(
+        played = await work.play(
             work.policy,
             drawn,
-            agent=work.agent,
             sampling=sampling,
             seed=seed,
             max_turns=max_turns,
@@ -600,6 +595,8 @@ def take_learner(work: Work, objective: Part, **settings: Any) -> Any:
     from etude.training.learner import Learner
 
     weights = work.build("weights", work.recipe["weights"])
+    scale = work.recipe.get("scale", {})
+    settings |= {"parallel": scale.get("learner", "data"), "memory": scale.get("memory")}
     return work.take(Learner(work.policy, work.build("objectives", objective), weights=weights, **settings))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from etude.core import recipe as recipes
 from etude.core.progress import Stop
 from etude.core.rundir import RunDirectory
-from etude.protocols import Agent, Environment, Policy
+from etude.protocols import Agent, Environment, Policy, Task
+from etude.training import distributed
 from etude.trajectory import Trajectory
 from etude.trajectory.store import Store
 
@@ -61,12 +62,36 @@ class Work:
 
     def put(self, trajectories: Iterable[Trajectory], label: str = "") -> str:
         """Store trajectories under this phase's name; the same label again replaces them."""
-        return self.store.write(trajectories, "-".join(filter(None, [self.name, label])))
+        return distributed.first(lambda: self.store.write(trajectories, "-".join(filter(None, [self.name, label]))))
+
+    async def play(
+        self,
+        policy: Any,
+        tasks: Sequence[Task],
+        *,
+        agent: Agent | None = None,
+        group: int = 1,
+        on_episode: Callable[[], None] = lambda: None,
+        **settings: Any,
+    ) -> list[Trajectory]:
+        """`rollout.collect` of these tasks by the recipe's agent, or this one, divided among all ranks.
+
+        Each rank gets all trajectories.
+        """
+        from etude.rollout.collect import collect
+
+        settings |= {"agent": agent or self.agent, "group": group, "on_episode": on_episode}
+        own = await collect(policy, tasks, share=(distributed.rank(), distributed.ranks()), **settings)
+        played = distributed.gather(own)
+        for _ in range((len(tasks) - len(own)) * group):
+            on_episode()
+        return [played[t % len(played)][t // len(played)] for t in range(len(tasks))]
 
     def log(self, text: str) -> None:
         """A line for the person who watches and for log.txt."""
         self.directory.log(text)
-        print(text, file=sys.stderr, flush=True)
+        if distributed.rank() == 0:
+            print(text, file=sys.stderr, flush=True)
 
     # -- going on after a kill -----------------------------------------------------------------------------------------
 
@@ -85,8 +110,14 @@ class Work:
 
     def save_if_due(self, step: int, seconds: float) -> None:
         """`save` when the last one is at least this long ago; then stop, if that was asked for."""
-        if time.monotonic() - self._saved >= seconds or self.stop.requested:
+        if distributed.anywhere(time.monotonic() - self._saved >= seconds or self.stop.requested):
             self.save(step)
+            self.check_stop()
+
+    def check_stop(self) -> None:
+        """Call after `save`. Raises Stopped, on all ranks, when a stop was requested on any."""
+        if distributed.anywhere(self.stop.requested):
+            self.stop.requested = True
             self.stop.check()
 
     def stoppable(self, advance: Callable[[], None]) -> Callable[[], None]:
@@ -94,7 +125,8 @@ class Work:
 
         def on_episode() -> None:
             advance()
-            self.stop.check()
+            if distributed.ranks() == 1:  # one of several would leave the others waiting for its episodes
+                self.stop.check()
 
         return on_episode
 
@@ -124,7 +156,7 @@ class Work:
         self._counted = self._counters()
         self.phase, self.name, self.step = self.phase + 1, "", 0
         self._save_state()
-        self.stop.check()
+        self.check_stop()
 
     def take(self, learner: Any) -> Any:
         """Make this the phase's learner, with its state as it was if the run is being resumed."""
@@ -143,13 +175,16 @@ class Work:
         """What `etude doctor RUN` accounts for, since this process began."""
         generator, learner = getattr(self.policy, "generator", None), self.learner
         counters = generator.counters if generator else None
-        return {
+        played = {
             "tokens_prefilled": counters.prefilled if counters else 0,
             "tokens_reused": counters.reused if counters else 0,
             "tokens_sampled": counters.sampled if counters else 0,
+            "decoding_steps": counters.steps if counters else 0,
+        }
+        return {
+            **{key: int(count) for key, count in distributed.total(played).items()},
             "tokens_trained": learner.tokens_trained if learner else 0,
             "tokens_computed": learner.tokens_computed if learner else 0,
-            "decoding_steps": counters.steps if counters else 0,
             "optimiser_steps": learner.done if learner else 0,
             "seconds_decoding": counters.decoding if counters else 0.0,
             "seconds_waiting": counters.waiting if counters else 0.0,

@@ -43,6 +43,9 @@ def tiny_directory() -> Path:
 class local:
     """A local causal language model; samples through a generator that `rollout` attaches."""
 
+    logits_at_once = 2**26
+    """Most logits of training that exist at once; at float32 256 MiB. Above it they are computed twice, in chunks."""
+
     def __init__(
         self,
         model: str = "smollm2",
@@ -167,14 +170,12 @@ class local:
             torch.from_numpy(np.concatenate(x).astype(np.int64)).to(self.device) for x in (before, chosen)
         )
         ids_1L, how = lay_out(trees, self.device)
-        hidden_1LC = self.model.get_decoder()(input_ids=ids_1L, use_cache=False, **how).last_hidden_state
-        logits_NV = self.model.get_output_embeddings()(hidden_1LC[0, before_N]).float() / temperature
-        logprob_N = -torch.nn.functional.cross_entropy(logits_NV, chosen_N, reduction="none")
-        entropy_N = None
-        if entropy:
-            all_NV = logits_NV.log_softmax(-1)
-            entropy_N = -(all_NV.exp() * all_NV).sum(-1)
-        return logprob_N, entropy_N
+        return self.score(self.model, ids_1L, how, before_N, chosen_N, temperature, entropy, self.logits_at_once)
+
+    @staticmethod
+    def score(model: Any, *args: Any) -> tuple[Any, Any]:
+        """`token_logprob`; a learner of several processes has one of its own."""
+        return token_logprob(model, *args)
 
     async def logprobs(self, sequences: Sequence[np.ndarray], starts: Sequence[int]) -> list[np.ndarray]:
         """See protocols.LanguageModel.logprobs."""
@@ -210,6 +211,44 @@ class local:
         """The base model, where the weights part wrapped it in adapters."""
         with self.model.disable_adapter() if hasattr(self.model, "disable_adapter") else contextlib.nullcontext():
             yield
+
+
+def token_logprob(
+    model: Any,
+    ids_BL: Any,
+    sight: dict[str, Any],
+    before_N: Any,
+    chosen_N: Any,
+    temperature: float,
+    entropy: bool,
+    at_once: int,
+) -> tuple[Any, Any]:
+    """Log-probability of the tokens `chosen_N` behind the places `before_N` of the flattened ids: float32 [N].
+
+    Where there are more than `at_once` logits, those of one chunk of tokens exist at a time, and backward makes them
+    again. Second comes the entropy [N], or None.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    hidden_BLC = model.get_decoder()(input_ids=ids_BL, use_cache=False, **sight).last_hidden_state
+    hidden_NC = hidden_BLC.flatten(0, 1)[before_N]
+    head = model.get_output_embeddings()
+
+    def of(hidden_NC: torch.Tensor, chosen_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        logits_NV = head(hidden_NC).float() / temperature
+        logprob_N = -torch.nn.functional.cross_entropy(logits_NV, chosen_N, reduction="none")
+        if not entropy:
+            return logprob_N, None
+        all_NV = logits_NV.log_softmax(-1)
+        return logprob_N, -(all_NV.exp() * all_NV).sum(-1)
+
+    rows = max(1, at_once // head.weight.shape[0])
+    if len(chosen_N) <= rows:
+        return of(hidden_NC, chosen_N)
+    chunks = zip(hidden_NC.split(rows), chosen_N.split(rows), strict=True)
+    made: Any = [checkpoint(of, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    return torch.cat([m[0] for m in made]), torch.cat([m[1] for m in made]) if entropy else None
 
 
 def _reach(model: Any) -> float:

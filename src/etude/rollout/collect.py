@@ -137,6 +137,7 @@ async def collect(
     seconds: float = 600.0,
     scorers: Sequence[Scorer | Comparer] = (),
     name: str = "",
+    share: tuple[int, int] = (0, 1),
     on_episode: Callable[[], None] = lambda: None,
 ) -> list[Trajectory]:
     """Play `group` episodes of each task; one trajectory per task, in the order of the tasks.
@@ -147,6 +148,7 @@ async def collect(
     seconds: most time of one episode.
     scorers: their sum is the episode's score; without any, the score is the reward.
     name: beginning of the trajectories' ids; after it comes the task's, and `~2` where the task comes a second time.
+    share: (i, n): only every nth task from the ith on, whose trajectories are those of playing all.
     on_episode: called after each episode, for progress.
     """
     for model in (policy, *(getattr(scorer, "policy", None) for scorer in scorers)):  # a judge may be a local model too
@@ -177,13 +179,14 @@ async def collect(
             await _play(policy, agent, tasks[t], trajectories[t], episode, sampling, max_turns, seconds, scorers)
         on_episode()
 
+    own = range(share[0], len(tasks), share[1])
     decoder: Generator | None = getattr(policy, "generator", None)
     start, decoded = time.perf_counter(), decoder.counters.decoding if decoder else 0.0
-    await asyncio.gather(*(play(t, g) for t in range(len(tasks)) for g in range(group)))
-    await asyncio.gather(*(_compare(trajectory, scorers) for trajectory in trajectories))
+    await asyncio.gather(*(play(t, g) for t in own for g in range(group)))
+    await asyncio.gather(*(_compare(trajectories[t], scorers) for t in own))
     if decoder:
         decoder.counters.waiting += time.perf_counter() - start - (decoder.counters.decoding - decoded)
-    return trajectories
+    return [trajectories[t] for t in own]
 
 
 def _ids(tasks: Sequence[Task], group: int) -> list[str]:

@@ -5,12 +5,17 @@ import shutil
 from pathlib import Path
 
 from etude.core.errors import CheckpointError
+from etude.training import distributed
 from etude.training.learner import Learner
 
 
 def save(learner: Learner, checkpoints: Path, name: str, keep: int = 2) -> Path:
     """Write checkpoint `name` below `checkpoints` and drop all but the last `keep`; names sort by age."""
     target, temporary = checkpoints / name, checkpoints / f".{name}.tmp"
+    if distributed.rank():  # gives its shards and waits until the first has written
+        learner.save(temporary)
+        distributed.gather(None)
+        return target
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     learner.save(temporary)
@@ -22,6 +27,7 @@ def save(learner: Learner, checkpoints: Path, name: str, keep: int = 2) -> Path:
     os.replace(temporary, target)
     for old in names(checkpoints)[:-keep]:
         shutil.rmtree(checkpoints / old)
+    distributed.gather(None)
     return target
 
 

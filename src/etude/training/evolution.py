@@ -18,6 +18,7 @@ import torch
 
 from etude.core.errors import CheckpointError, PartError
 from etude.protocols import Weights
+from etude.training import distributed
 from etude.training.learner import prepare
 
 FILE = "learner.safetensors"  # as a learner's: later stages read the weights from it
@@ -98,6 +99,8 @@ class Evolution:
         """Write the weights as a learner does, and the log. Atomicity is the caller's (`training.checkpoint`)."""
         from safetensors.torch import save_file
 
+        if distributed.rank():
+            return
         state = {f"parameter.{i}": master.contiguous() for i, master in enumerate(self.masters)}
         state["counts"] = torch.tensor([len(self.log), 0, 0, self.policy.version])
         if self.log:

@@ -3,12 +3,14 @@
 A step turns trajectories into rows (one per path, each sampled node in exactly one of them), lays rows that begin alike
 out as trees, so that what they share is computed once, cuts these into micro-batches of like size, adds up the
 objective's gradients in float32 and moves the parameters once. Where the model computes in bfloat16, float32 master
-weights are kept, because updates below bfloat16's resolution would vanish.
+weights are kept, because updates below bfloat16's resolution would vanish. Several processes divide the trees of a step
+among them (`training.distributed`): losses are shares of the whole step's, so gradients only have to be summed.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,14 @@ import torch
 from etude.core import parts
 from etude.core.errors import CheckpointError, PartError
 from etude.protocols import Batch, Objective, Weights
+from etude.training import distributed
+from etude.training.distributed import Sharded, local
+from etude.training.memory import GIB, available, checkpointed, fit
 from etude.trajectory import Episode, Trajectory
 from etude.trajectory.forest import Tree, batches, forest
 
 SCHEDULES = ("constant", "linear", "cosine")
+NAMES = ("parameter", "reference", "step", "exp_avg", "exp_avg_sq")  # of the tensors in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ class Learner:
         micro_tokens: int = 2048,
         max_length: int = 256,
         temperature: float = 1.0,
+        parallel: str = "data",
+        memory: float | None = None,
     ):
         """policy: one with a `model` and `logprob`, such as `policies/local`.
 
@@ -124,9 +132,18 @@ class Learner:
         micro_tokens: tokens computed at once.
         max_length: the constant of Dr. GRPO's normalisation, in tokens.
         temperature: at which the episodes were sampled.
+        parallel: what each of several processes holds: `data`, all weights, or `shard`, its part of the weights, the
+            gradient and the optimiser's state.
+        memory: GiB that training may take in each process, weights included; None: what the machine has free. A step
+            that is foretold to need more (`training.memory`) gets smaller micro-batches, then keeps less for backward.
+            A sequence longer than `micro_tokens` is computed whole all the same.
+
+        Raises PartError for settings that do not exist or do not fit.
         """
         if schedule not in SCHEDULES:
             raise PartError(f"learner: schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
+        if parallel not in distributed.MODES:
+            raise PartError(f"learner: parallel={parallel!r} is not one of {', '.join(distributed.MODES)}")
         if not hasattr(policy, "logprob"):
             raise PartError(f"policy {policy.name!r} has no weights to train; use policies/local")
         self.policy, self.objective = policy, objective
@@ -135,9 +152,27 @@ class Learner:
         part: Weights = parts.build(f"weights/{weights}") if isinstance(weights, str) else weights
         prepare(policy, part)
         # dropout is off (eval mode): the probabilities trained are those that were sampled
-        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
-        exact = all(p.dtype == torch.float32 for p in self.parameters)
-        self.masters = self.parameters if exact else [p.detach().float().clone() for p in self.parameters]
+        shard = parallel == "shard" and distributed.ranks() > 1
+        self.checkpointing = False
+        if hasattr(policy.model, "config"):
+            free = min(distributed.gather(available(policy.model))) if memory is None else memory * GIB
+            self.micro_tokens, self.checkpointing = fit(
+                policy.model,
+                micro_tokens,
+                free,
+                reference="reference" in objective.needs,
+                entropy="entropy" in objective.needs,
+                logits_at_once=policy.logits_at_once,
+                ranks=distributed.ranks() if shard else 1,
+            )
+        self.sharded = Sharded(policy.model, layers, policy.score) if shard else None
+        model = self.sharded.model if self.sharded else policy.model
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        # where parameters are float32 they are their own masters, and gradients add up in their `.grad`
+        self.exact = all(p.dtype == torch.float32 for p in self.parameters)
+        self.masters: list[torch.Tensor] = [local(p.detach()) if self.sharded else p for p in self.parameters]
+        if not self.exact:
+            self.masters = [p.detach().float().clone() for p in self.parameters]
         # what the objective itself learns
         self.own: list[torch.Tensor] = list(getattr(objective, "parameters", list)())
         self.optimiser = torch.optim.AdamW(
@@ -149,7 +184,7 @@ class Learner:
         self.seconds_computing = self.seconds_moving = 0.0  # of this process
         # the reference is the policy as it is now; of adapters that is a small copy, and fresh ones change nothing
         needs_reference = "reference" in objective.needs
-        self.reference = [p.detach().clone() for p in self.parameters] if needs_reference else []
+        self.reference = [local(p.detach()).clone() for p in self.parameters] if needs_reference else []
 
     def step(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """One optimiser step on all that carries weight; figures to log. Without any weight, nothing moves."""
@@ -161,30 +196,79 @@ class Learner:
         figures: dict[str, float] = {"rows": len(batch), "tokens": tokens}
         if not tokens:
             return figures | {"loss": 0.0, "gradient_norm": 0.0, "lr": 0.0}
-        start, total = time.perf_counter(), 0.0
-        gradients = [torch.zeros_like(m) for m in self.masters]
-        units = self._units(batch)
-        for micro in batches(units, self.micro_tokens):
-            own = [batch[r] for tree in micro for r in tree.rows]
-            loss, metrics = self.objective(self._batch(micro, batch, own, tokens))
-            loss.backward()
-            with torch.no_grad():
-                for gradient, parameter in zip(gradients, self.parameters, strict=True):
-                    if parameter.grad is not None:
-                        gradient += parameter.grad.float()
-                        parameter.grad = None
-            total += loss.item()
-            share = sum(int(r.mask_P.sum()) for r in own) / tokens
-            for name, value in metrics.items():
-                figures[name] = figures.get(name, 0.0) + share * value
+        start, units = time.perf_counter(), self._units(batch)
+        with self._computing():
+            gradients, shares = self._gradients(batch, units, tokens)
         computed = time.perf_counter()
-        norm = self._move(gradients)
+        try:
+            norm = self._move(gradients)
+        finally:
+            if self.sharded:
+                self.sharded.fill()
         self.seconds_computing += computed - start
         self.seconds_moving += time.perf_counter() - computed
         self.tokens_trained += tokens
         self.tokens_computed += sum(len(tree.ids_L) for unit in units for tree in unit)
         self.policy.changed()
-        return figures | {"loss": total, "gradient_norm": norm, "lr": self.optimiser.param_groups[0]["lr"]}
+        return figures | shares | {"gradient_norm": norm, "lr": self.optimiser.param_groups[0]["lr"]}
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if self.sharded:
+                stack.enter_context(self.sharded.computing(self.policy))
+            if self.checkpointing:
+                stack.enter_context(checkpointed(layers(self.policy.model)))
+            yield
+
+    def _gradients(
+        self, batch: Sequence[Row], units: Sequence[list[Tree]], tokens: int
+    ) -> tuple[list[torch.Tensor], dict[str, float]]:
+        """The whole step's gradient of each master (of this rank's part, where it is sharded), and its figures."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        gradients = [] if self.exact else [torch.zeros_like(m) for m in self.masters]
+        figures = {"loss": 0.0}
+        own = distributed.share([sum(len(tree.ids_L) for tree in unit) for unit in units])
+        micros: list[list[Tree]] = list(batches([units[i] for i in own], self.micro_tokens))
+        idle = max(distributed.gather(len(micros))) - len(micros)
+        for micro in micros:
+            mine = [batch[r] for tree in micro for r in tree.rows]
+            loss, metrics = self.objective(self._batch(micro, batch, mine, tokens))
+            loss.backward()
+            self._keep(gradients)
+            figures["loss"] += loss.item()
+            share = sum(int(r.mask_P.sum()) for r in mine) / tokens
+            for name, value in metrics.items():
+                figures[name] = figures.get(name, 0.0) + share * value
+        for _ in range(idle if self.sharded else 0):
+            self._idle()
+        if self.exact:
+            gradients = [local(torch.zeros_like(p) if p.grad is None else p.grad) for p in self.parameters]
+            for parameter in self.parameters:
+                parameter.grad = None
+        if not self.sharded:  # FSDP2 has summed them
+            distributed.add_up(gradients)
+        for own in self.own:
+            own.grad = torch.zeros_like(own) if own.grad is None else own.grad
+        distributed.add_up([own.grad for own in self.own if own.grad is not None])
+        return gradients, distributed.total(figures)
+
+    @torch.no_grad()
+    def _keep(self, gradients: list[torch.Tensor]) -> None:
+        """Add the gradients of parameters that are not float32 to their float32 sums."""
+        for gradient, parameter in zip(gradients, self.parameters if gradients else (), strict=True):
+            if parameter.grad is not None:
+                gradient += parameter.grad.float()
+                parameter.grad = None
+
+    def _idle(self) -> None:
+        """Take part in gathering and reducing for one micro-batch of other ranks, with a gradient of zero."""
+        trees, masks = forest([np.zeros(2, np.int32)], 2), [np.array([False, True])]
+        if "reference" in self.objective.needs:
+            self._reference_logprob(trees, masks)
+        logprob_N, _ = self.policy.logprob(trees, masks)
+        (0.0 * logprob_N.sum()).backward()
 
     def _units(self, batch: Sequence[Row]) -> list[list[Tree]]:
         """Trees that stay in one micro-batch: those of one trajectory, where the objective compares its episodes."""
@@ -201,6 +285,7 @@ class Learner:
 
     def _batch(self, trees: Sequence[Tree], batch: Sequence[Row], own: Sequence[Row], tokens: int) -> Batch:
         masks, needs = [r.mask_P for r in batch], self.objective.needs
+        reference_logprob_N = self._reference_logprob(trees, masks) if "reference" in needs else None
         logprob_N, entropy_N = self.policy.logprob(
             trees, masks, temperature=self.temperature, entropy="entropy" in needs
         )
@@ -219,25 +304,35 @@ class Learner:
             episode_S=_numbered([r.episode for r in own]).to(device),
             group_S=_numbered([r.group for r in own]).to(device),
             groups=len({r.group for r in batch}),
-            reference_logprob_N=self._reference_logprob(trees, masks) if "reference" in needs else None,
+            reference_logprob_N=reference_logprob_N,
             entropy_N=entropy_N,
             score_S=torch.tensor([r.score for r in own], dtype=torch.float64, device=device),
         )
 
     @torch.no_grad()
     def _reference_logprob(self, trees: Sequence[Tree], masks: Sequence[np.ndarray]) -> torch.Tensor:
-        tuned = [p.data for p in self.parameters]
+        tuned = [m.clone() for m in self.masters] if self.sharded else [p.data for p in self.parameters]
         try:
-            for parameter, value in zip(self.parameters, self.reference, strict=True):
-                parameter.data = value
+            self._wear(self.reference)
             return self.policy.logprob(trees, masks, temperature=self.temperature)[0]
         finally:
-            for parameter, value in zip(self.parameters, tuned, strict=True):
-                parameter.data = value
+            self._wear(tuned)
+
+    def _wear(self, values: list[torch.Tensor]) -> None:
+        """Let the policy compute with these weights."""
+        if self.sharded:  # FSDP2 gathers from memory that must stay where it is, and keeps what it gathered
+            torch._foreach_copy_(self.masters, values)
+            self.sharded.model.reshard()
+            return
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.data = value
 
     @torch.no_grad()
     def _move(self, gradients: list[torch.Tensor]) -> float:
         norm = torch.nn.utils.get_total_norm(gradients)
+        if self.sharded:
+            distributed.add_up([norm.square_()])
+            norm.sqrt_()
         if not torch.isfinite(norm):
             advice = f"lower lr (now {self.lr:g}) or the weights"
             raise PartError(f"the gradient at step {self.done + 1} is {norm.item()}; {advice}")
@@ -252,7 +347,7 @@ class Learner:
             own.grad = None
         for master, parameter in zip(self.masters, self.parameters, strict=True):
             master.grad = None
-            if master is not parameter:
+            if not self.exact:
                 parameter.copy_(master)
         self.done += 1
         return norm.item()
@@ -269,21 +364,27 @@ class Learner:
     # -- checkpoint: safetensors and a small JSON state ---------------------------------------------------------------
 
     def save(self, directory: Path) -> None:
-        """Write all that the next step depends on. Atomicity is the caller's (`training.checkpoint`)."""
+        """Write all that the next step depends on. Atomicity is the caller's (`training.checkpoint`).
+
+        The file is the same for any number of ranks; all of them call, and the first one writes.
+        """
         from safetensors.torch import save_file
 
         counts = [self.done, self.tokens_trained, self.tokens_computed, self.policy.version]
         state: dict[str, torch.Tensor] = {"counts": torch.tensor(counts)}
-        for i, master in enumerate(self.masters):
-            state[f"parameter.{i}"] = master.detach()
-            for name, value in self.optimiser.state.get(master, {}).items():
-                state[f"{name}.{i}"] = value
+        for i, (master, parameter) in enumerate(zip(self.masters, self.parameters, strict=True)):
+            own = {"parameter": master.detach(), **self.optimiser.state.get(master, {})}
+            if self.reference:
+                own["reference"] = self.reference[i]
+            for name, part in own.items():
+                full = distributed.whole(part, parameter)
+                if distributed.rank() == 0:
+                    state[f"{name}.{i}"] = full.cpu().contiguous() if self.sharded else full.contiguous()
         for i, own in enumerate(self.own):
-            state[f"objective.{i}"] = own.detach()
-            for name, value in self.optimiser.state.get(own, {}).items():
-                state[f"objective.{name}.{i}"] = value
-        state |= {f"reference.{i}": value for i, value in enumerate(self.reference)}
-        save_file({k: v.contiguous() for k, v in state.items()}, directory / "learner.safetensors")
+            for name, part in {"parameter": own.detach(), **self.optimiser.state.get(own, {})}.items():
+                state[f"objective.{name}.{i}"] = part.contiguous()
+        if distributed.rank() == 0:
+            save_file(state, directory / "learner.safetensors")
 
     @torch.no_grad()
     def load(self, directory: Path) -> None:
@@ -291,23 +392,32 @@ class Learner:
         state = _read(directory, len(self.masters))
         self.done, self.tokens_trained, self.tokens_computed = (int(v) for v in state["counts"][:3])
         for i, (master, parameter) in enumerate(zip(self.masters, self.parameters, strict=True)):
-            master.copy_(state[f"parameter.{i}"])
-            parameter.copy_(master)
+            own = {name: distributed.cut(state[f"{name}.{i}"], parameter) for name in NAMES if f"{name}.{i}" in state}
+            master.copy_(own["parameter"])
+            if not self.exact:
+                parameter.copy_(master)
             self.optimiser.state.pop(master, None)
-            if f"step.{i}" in state:
+            if "step" in own:
                 # the fused step reads memory in its order, so the moments must lie as their parameter does
-                moments = {n: torch.empty_like(master).copy_(state[f"{n}.{i}"]) for n in ("exp_avg", "exp_avg_sq")}
-                self.optimiser.state[master] = {"step": state[f"step.{i}"].to(master.device), **moments}
+                moments = {n: torch.empty_like(master).copy_(own[n]) for n in ("exp_avg", "exp_avg_sq")}
+                self.optimiser.state[master] = {"step": own["step"].to(master.device), **moments}
+            if self.reference:
+                self.reference[i].copy_(own["reference"])
         for i, own in enumerate(self.own):
-            own.copy_(state[f"objective.{i}"])
-            self.optimiser.state.pop(own, None)
+            own.copy_(state[f"objective.parameter.{i}"])
             moments = {n: state.get(f"objective.{n}.{i}") for n in ("step", "exp_avg", "exp_avg_sq")}
+            self.optimiser.state.pop(own, None)
             if moments["step"] is not None:
                 self.optimiser.state[own] = moments
-        for i, value in enumerate(self.reference):
-            value.copy_(state[f"reference.{i}"])
+        if self.sharded:
+            self.sharded.fill()
         self.policy.changed()
         self.policy.version = int(state["counts"][3])
+
+
+def layers(model: Any) -> list[torch.nn.Module]:
+    """The decoder's layers."""
+    return list(next(m for m in model.get_decoder().modules() if isinstance(m, torch.nn.ModuleList)))
 
 
 def _numbered(labels: Sequence[int]) -> torch.Tensor:

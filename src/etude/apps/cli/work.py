@@ -12,6 +12,7 @@ from etude.apps.cli.output import print_json
 from etude.core import recipe as recipes
 from etude.core import rundir
 from etude.core.errors import EtudeError, RecipeError
+from etude.training import distributed
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,7 +29,10 @@ def run(args: argparse.Namespace) -> int:
     provide(resolved, install=args.install)
     from etude.apps.run import run as run_recipe
 
-    result = run_recipe(recipe, out=args.out)
+    with distributed.joined():
+        result, rank = run_recipe(recipe, out=args.out), distributed.rank()
+    if rank:
+        return 0
     if args.json:
         print_json({"run": str(result.path), "report": result.report.to_json() if result.report else None})
     else:
@@ -61,8 +65,10 @@ def evaluate(args: argparse.Namespace) -> int:
     recipe = recipes.load(source / "run.yaml" if (source / "run.yaml").exists() else args.recipe, args.overrides)
     if not source.is_dir():
         provide(recipes.resolve(recipe, SCHEMA), install=args.install)
-    result = evaluate_recipe(recipe, run=source if source.is_dir() else None, out=args.out)
-    _print(result, args.json)
+    with distributed.joined():
+        result = evaluate_recipe(recipe, run=source if source.is_dir() else None, out=args.out)
+        if distributed.rank() == 0:
+            _print(result, args.json)
     return 0
 
 
