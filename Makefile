@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-ray lint clean
 
 demo: $(VENV)/local
 	$(BIN)/etude run quickstart
@@ -14,6 +14,10 @@ test: $(VENV)/dev lint
 
 test-slow: $(VENV)/dev
 	$(BIN)/pytest -m slow
+
+test-ray: $(VENV)/dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[ray]'
+	$(BIN)/pytest tests/rollout/test_workers.py
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check src tests examples benchmarks

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-NAMES = sorted({file.stem for file in BENCHMARKS.glob("*.py")} - {"bench", "run"})
+NAMES = sorted({file.stem for file in BENCHMARKS.glob("*.py")} - {"bench", "run", "schedule"})
 MEASURED = {"date": "2026-01-02", "commit": "abc", "machine": "a processor", "versions": "torch 2"}
 
 

@@ -476,6 +476,12 @@ def test_what_a_recipe_needs(runner: Any, absent: set[str], overrides: list[str]
     assert found == expected
 
 
+def test_workers_need_ray(runner: Any, absent: set[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(install, "installed", lambda package: False)
+    resolved = recipe.resolve(recipe.load("small.yaml", ["stages=[]", "scale.workers=2"]), runner.SCHEMA)
+    assert [a for arguments in install.missing(resolved) for a in arguments if "ray" in a] == ["ray>=2.60"]
+
+
 def test_looking_for_packages_imports_none_of_them():
     code = (
         "import sys; from etude.apps.cli import install; from etude.apps.run import SCHEMA;"

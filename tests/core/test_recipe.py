@@ -179,6 +179,18 @@ def test_unreadable_file(tmp_path: Path, text: str, message: str):
     assert message in error(tmp_path / "bad.yaml")
 
 
+def test_scale_says_how_far_a_run_spreads(file: Path):
+    assert recipe.resolve(recipe.load(file), ALL)["scale"] == {"learner": "data", "memory": None, "workers": 0}
+    spread = recipe.load(file, ["scale.workers=4", "scale.learner=shard"])
+    assert recipe.resolve(spread, ALL)["scale"] == {"learner": "shard", "memory": None, "workers": 4}
+    assert "scale.workers: -1 is below 0\nworkers: 0 plays in this process" in error(file, "scale.workers=-1")
+    assert "scale.workers: 'all' is not int" in error(file, "scale.workers=all")
+    assert "scale.learner: 'shards' is not" in error(file, "scale.learner=shards")
+    assert "did you mean 'shard'?" in error(file, "scale.learner=shards")
+    assert "scale takes no 'worker' (given 4)\ndid you mean 'workers'?" in error(file, "scale.worker=4")
+    assert "scale: 4 is not dict" in error(file, "scale=4")
+
+
 def test_found_by_name_and_by_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "recipes" / "credit").mkdir(parents=True)
     (tmp_path / "recipes" / "credit" / "planner-r1.yaml").write_text("policy: tiny")

@@ -14,7 +14,7 @@ from etude.core.parts import build
 from etude.credit import group
 from etude.objectives import clipped, likelihood, preference
 from etude.protocols import Sampling
-from etude.rollout.collect import attach, collect
+from etude.rollout.collect import attach, begin, collect
 from etude.training import checkpoint, distributed
 from etude.training.learner import Learner
 from etude.training.offline import offline
@@ -53,10 +53,10 @@ def pairs() -> list[Trajectory]:
 
 async def play(policy: Any, step: int) -> list[Trajectory]:
     """Each rank plays its share; all get all."""
-    tasks, n = WORLD.tasks("train", 5), distributed.ranks()
-    share = distributed.rank(), n
-    settings: Any = {"agent": native(), "group": 4, "sampling": Sampling(max_tokens=4), "seed": step}
-    played = distributed.gather(await collect(policy, tasks, share=share, **settings))
+    tasks, rank, n = WORLD.tasks("train", 5), distributed.rank(), distributed.ranks()
+    begun = begin(tasks, group=4, seed=step)[rank::n]
+    settings: Any = {"agent": native(), "sampling": Sampling(max_tokens=4), "begun": begun}
+    played = distributed.gather(await collect(policy, tasks[rank::n], **settings))
     return [played[t % n][t // n] for t in range(len(tasks))]
 
 

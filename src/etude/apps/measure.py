@@ -72,7 +72,6 @@ async def _play(
 ) -> None:
     with progress(len(tasks) * samples, what, "episodes") as advance:
         played = await work.play(
-            work.policy,
             tasks,
             group=samples,
             sampling=sampling,

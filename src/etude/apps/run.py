@@ -98,13 +98,16 @@ def _open(resolved: dict[str, Any], directory: RunDirectory, stop: Stop, objects
     def part(key: str, shelf: str) -> Any:
         return objects[key] if key in objects else recipes.build(shelf, resolved[key])
 
+    given = {key: objects.get(key, resolved[key]) for key in recipes.PARTS}
+
     if (resolved["policy"] or {}).get("local", {}).get("model") == "tiny":
         from etude.synthesis import tiny
 
         distributed.first(lambda: str(tiny.ensure()))
     policy = distributed.first_alone(lambda: part("policy", "policies"))  # it may convert a model into the cache
     attach(policy)
-    work = Work(resolved, directory, policy, part("environment", "environments"), part("agent", "agents/loops"), stop)
+    environment, agent = part("environment", "environments"), part("agent", "agents/loops")
+    work = Work(resolved, directory, policy, environment, agent, stop, given=given)
     state = directory.state
     if state:
         work.phase, work.name, work.step = state["phase"], state["stage"], state["step"]

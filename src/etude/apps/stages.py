@@ -51,19 +51,19 @@ async def collect(
     if by not in ("expert", "policy"):
         raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
     tasks = draw(work, split, -(-episodes // group), stream=work.phase)
-    policy = work.policy
+    expert = None
     if by == "expert":
         solve = expert_of(work.environment)
         said = {
             task.id: with_slips(solve(task, work.seed), slips, mend=mend, seed=f"{work.seed} {task.id}")
             for task in tasks
         }
-        policy, max_turns = scripted(said), 99
+        expert, max_turns = scripted(said), 99
     with progress(len(tasks) * group, f"collect by {by}", "episodes") as advance:
         made = await work.play(
-            policy,
             tasks,
-            agent=work.build("agents/loops", agent) if agent else work.agent,
+            policy=expert,
+            agent=work.build("agents/loops", agent) if agent else None,
             group=group,
             sampling=Sampling(max_tokens, temperature),
             seed=work.seed + work.phase,
@@ -314,7 +314,6 @@ async def practise(
             played: list[Trajectory] = []
             for again in range(redraw + 1):
                 played = await work.play(
-                    work.policy,
                     draw(
                         work, split, tasks - len(kept), stream=(work.phase, step, again)[: 3 if again else 2], pool=pool
                     ),
@@ -408,7 +407,6 @@ async def iterate(
 
         async def round_(number: int) -> list[Trajectory]:
             return await work.play(
-                work.policy,
                 draw(work, split, tasks, stream=(work.phase, number)),
                 group=group,
                 sampling=Sampling(max_tokens, temperature),
@@ -478,7 +476,6 @@ async def evolve_weights(
             for n, seed in enumerate(seeds):
                 evolution.perturb(seed)
                 members = await work.play(
-                    work.policy,
                     draw(work, split, tasks, stream=(work.phase, step)),
                     sampling=Sampling(max_tokens, temperature),
                     seed=stream_seed(work, step),
@@ -565,7 +562,6 @@ async def tempered(
         drawn = draw(work, "", tasks, stream=(work.phase, "temperature"), pool=pool)
         seed = stream_seed(work, 1_000_002)  # the last of the phase's, which no step has
         played = await work.play(
-            work.policy,
             drawn,
             sampling=sampling,
             seed=seed,
@@ -595,8 +591,8 @@ def take_learner(work: Work, objective: Part, **settings: Any) -> Any:
     from etude.training.learner import Learner
 
     weights = work.build("weights", work.recipe["weights"])
-    scale = work.recipe.get("scale", {})
-    settings |= {"parallel": scale.get("learner", "data"), "memory": scale.get("memory")}
+    scale = work.recipe["scale"]
+    settings |= {"parallel": scale["learner"], "memory": scale["memory"]}
     return work.take(Learner(work.policy, work.build("objectives", objective), weights=weights, **settings))
 
 

@@ -39,6 +39,10 @@ class Work:
     """Keys of the shards that make up the data so far."""
     cost: dict[str, dict[str, float]] = field(default_factory=dict)
     learner: Any = None
+    given: dict[str, Any] = field(default_factory=dict)
+    """Policy, environment, agent and weights as the recipe writes them, or the object in its place."""
+    workers: Any = None
+    """The `rollout.workers.Workers` of `scale.workers`, from the first play on."""
     _tick: float = field(default_factory=time.monotonic)
     _counted: dict[str, float] = field(default_factory=dict)
     _saving: float = 0.0
@@ -56,6 +60,46 @@ class Work:
         """A part as the recipe writes it."""
         return recipes.build(shelf, value, **collaborators)
 
+    async def play(
+        self,
+        tasks: Sequence[Task],
+        *,
+        policy: Policy | None = None,
+        agent: Agent | None = None,
+        group: int = 1,
+        seed: int = 0,
+        name: str = "",
+        on_episode: Callable[[], None] = lambda: None,
+        **how: Any,
+    ) -> list[Trajectory]:
+        """Play tasks with the run's policy as it is now: here, divided among all ranks, or by the recipe's workers.
+
+        policy, agent: others, such as an expert and its loop; they play here. how: see `rollout.collect.collect`.
+        Each rank gets all trajectories.
+        """
+        from etude.rollout.collect import begin, collect
+
+        count = self.recipe["scale"]["workers"]
+        if count and policy is None and agent is None:
+            how |= {"group": group, "seed": seed, "name": name, "on_episode": on_episode}
+            return distributed.gather(await self._workers(count).play(tasks, **how) if distributed.rank() == 0 else [])[
+                0
+            ]
+        rank, ranks = distributed.rank(), distributed.ranks()
+        begun = begin(tasks, group=group, seed=seed, name=name)[rank::ranks]
+        how |= {"agent": agent or self.agent, "begun": begun, "on_episode": on_episode}
+        played = distributed.gather(await collect(policy or self.policy, tasks[rank::ranks], **how))
+        for _ in range((len(tasks) - len(begun)) * group):
+            on_episode()
+        return [played[t % ranks][t // ranks] for t in range(len(tasks))]
+
+    def _workers(self, count: int) -> Any:
+        if self.workers is None:
+            from etude.rollout.workers import Workers
+
+            self.workers = Workers(self.policy, self.environment, self.given, count)
+        return self.workers
+
     def read_data(self) -> list[Trajectory]:
         """All trajectories of the data so far."""
         return list(self.store.read(self.data))
@@ -63,29 +107,6 @@ class Work:
     def put(self, trajectories: Iterable[Trajectory], label: str = "") -> str:
         """Store trajectories under this phase's name; the same label again replaces them."""
         return distributed.first(lambda: self.store.write(trajectories, "-".join(filter(None, [self.name, label]))))
-
-    async def play(
-        self,
-        policy: Any,
-        tasks: Sequence[Task],
-        *,
-        agent: Agent | None = None,
-        group: int = 1,
-        on_episode: Callable[[], None] = lambda: None,
-        **settings: Any,
-    ) -> list[Trajectory]:
-        """`rollout.collect` of these tasks by the recipe's agent, or this one, divided among all ranks.
-
-        Each rank gets all trajectories.
-        """
-        from etude.rollout.collect import collect
-
-        settings |= {"agent": agent or self.agent, "group": group, "on_episode": on_episode}
-        own = await collect(policy, tasks, share=(distributed.rank(), distributed.ranks()), **settings)
-        played = distributed.gather(own)
-        for _ in range((len(tasks) - len(own)) * group):
-            on_episode()
-        return [played[t % len(played)][t // len(played)] for t in range(len(tasks))]
 
     def log(self, text: str) -> None:
         """A line for the person who watches and for log.txt."""

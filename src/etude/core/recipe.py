@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "agent": "native",
     "weights": "full",
     "seed": 0,
+    "scale": {},
     "stages": [],
     "evaluate": {},
     "evidence": {},
@@ -56,6 +57,7 @@ TYPES: dict[str, Any] = {
     "title": str,
     "departures": list[str],
     "seed": int,
+    "scale": dict,
     "stages": list,
     "evaluate": dict,
     "evidence": dict,
@@ -87,6 +89,14 @@ class _Setting:
     type: Any
     default: Any
     shelf: str = ""
+
+
+SCALE = {
+    "learner": _Setting(Literal["data", "shard"], "data"),  # what each process holds, where there are several
+    "memory": _Setting(float | None, None),  # GiB for training in each process; None: what is free
+    "workers": _Setting(int, 0),  # processes that play, through Ray; 0 plays in the learner's own
+}
+"""What `scale` may hold: how far a run spreads over processes and machines."""
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -304,6 +314,10 @@ def resolve(recipe: Recipe, stages: Stages) -> dict[str, Any]:
     for key, shelf in PARTS.items():
         if data[key] is not None:
             filled[key] = _fill_part(recipe, key, shelf, data[key])
+    filled["scale"] = _fill(recipe, "scale", "scale", SCALE, data["scale"])
+    if filled["scale"]["workers"] < 0:
+        hint = "workers: 0 plays in this process, workers: 4 in four others"
+        raise _error(recipe, "scale.workers", f"{filled['scale']['workers']} is below 0", hint)
     for i, stage in enumerate(data["stages"]):
         (name, options), place = next(iter(stage.items())), f"stages[{i}]"
         if name not in stages:

@@ -137,7 +137,7 @@ async def collect(
     seconds: float = 600.0,
     scorers: Sequence[Scorer | Comparer] = (),
     name: str = "",
-    share: tuple[int, int] = (0, 1),
+    begun: list[Trajectory] | None = None,
     on_episode: Callable[[], None] = lambda: None,
 ) -> list[Trajectory]:
     """Play `group` episodes of each task; one trajectory per task, in the order of the tasks.
@@ -148,9 +148,30 @@ async def collect(
     seconds: most time of one episode.
     scorers: their sum is the episode's score; without any, the score is the reward.
     name: beginning of the trajectories' ids; after it comes the task's, and `~2` where the task comes a second time.
-    share: (i, n): only every nth task from the ith on, whose trajectories are those of playing all.
+    begun: what `begin` made for these tasks among others, to be played and returned; then group, seed and name are its.
     on_episode: called after each episode, for progress.
     """
+    make_ready(policy, scorers)
+    room = asyncio.Semaphore(concurrency)
+    trajectories = begin(tasks, group=group, seed=seed, name=name) if begun is None else begun
+
+    async def play(task: Task, trajectory: Trajectory, episode: Episode) -> None:
+        async with room:
+            await _play(policy, agent, task, trajectory, episode, sampling, max_turns, seconds, scorers)
+        on_episode()
+
+    decoder: Generator | None = getattr(policy, "generator", None)
+    start, decoded = time.perf_counter(), decoder.counters.decoding if decoder else 0.0
+    pairs = zip(tasks, trajectories, strict=True)
+    await asyncio.gather(*(play(task, made, episode) for task, made in pairs for episode in made.episodes))
+    await asyncio.gather(*(_compare(trajectory, scorers) for trajectory in trajectories))
+    if decoder:
+        decoder.counters.waiting += time.perf_counter() - start - (decoder.counters.decoding - decoded)
+    return trajectories
+
+
+def make_ready(policy: Policy, scorers: Sequence[Scorer | Comparer]) -> None:
+    """Give the policy and the scorers' judges their decoders, with nothing kept from earlier play."""
     for model in (policy, *(getattr(scorer, "policy", None) for scorer in scorers)):  # a judge may be a local model too
         attach(model)
         generator: Generator | None = getattr(model, "generator", None)
@@ -158,8 +179,11 @@ async def collect(
             # a beginning kept from earlier play changes how a prompt is batched, and so the last bits of its numbers: a
             # run that resumes here has none, and must sample the same
             generator.invalidate()
-    room = asyncio.Semaphore(concurrency)
-    trajectories = [
+
+
+def begin(tasks: Sequence[Task], *, group: int, seed: int, name: str = "") -> list[Trajectory]:
+    """A trajectory for each task, with the ids and seeds of its episodes, which are still to be played."""
+    return [
         Trajectory(
             id=name + id,
             task=task.id,
@@ -167,26 +191,13 @@ async def collect(
             split=task.split,
             meta={"domain": task.domain, "difficulty": task.difficulty, "skills": list(task.skills)}
             | ({"answer": task.data["answer"]} if "answer" in task.data else {}),
-            episodes=[Episode(leaf=0) for _ in range(group)],
+            episodes=[
+                Episode(leaf=0, seed=int(np.random.SeedSequence([seed, t, g]).generate_state(1)[0]))
+                for g in range(group)
+            ],
         )
-        for id, task in zip(_ids(tasks, group), tasks, strict=True)
+        for t, (id, task) in enumerate(zip(_ids(tasks, group), tasks, strict=True))
     ]
-
-    async def play(t: int, g: int) -> None:
-        episode = trajectories[t].episodes[g]
-        episode.seed = int(np.random.SeedSequence([seed, t, g]).generate_state(1)[0])
-        async with room:
-            await _play(policy, agent, tasks[t], trajectories[t], episode, sampling, max_turns, seconds, scorers)
-        on_episode()
-
-    own = range(share[0], len(tasks), share[1])
-    decoder: Generator | None = getattr(policy, "generator", None)
-    start, decoded = time.perf_counter(), decoder.counters.decoding if decoder else 0.0
-    await asyncio.gather(*(play(t, g) for t in own for g in range(group)))
-    await asyncio.gather(*(_compare(trajectories[t], scorers) for t in own))
-    if decoder:
-        decoder.counters.waiting += time.perf_counter() - start - (decoder.counters.decoding - decoded)
-    return [trajectories[t] for t in own]
 
 
 def _ids(tasks: Sequence[Task], group: int) -> list[str]:
@@ -236,7 +247,7 @@ async def _play(
         with contextlib.suppress(Exception):  # closing must not hide how the episode went
             if session is not None:
                 await session.close()
-    episode.leaf = run.leaf if run and run.leaf is not None else _empty_leaf(trajectory)
+    episode.leaf = run.leaf if run and run.leaf is not None else empty_leaf(trajectory)
     episode.seconds = time.monotonic() - start
     if episode.failure is None:
         await _score(trajectory, episode, scorers)
@@ -251,9 +262,17 @@ async def _final_reward(run: EpisodeRun, session: Session) -> float:
     return float(await reward if inspect.isawaitable(reward) else reward)
 
 
-def _empty_leaf(trajectory: Trajectory) -> int:
+def empty_leaf(trajectory: Trajectory) -> int:
     """A place for an episode that failed before its first message."""
     return trajectory.add(Message("system", ""), None)
+
+
+async def score(trajectory: Trajectory, scorers: Sequence[Scorer | Comparer]) -> None:
+    """Score episodes that were played elsewhere, without scorers."""
+    for episode in trajectory.episodes:
+        if episode.failure is None:
+            await _score(trajectory, episode, scorers)
+    await _compare(trajectory, scorers)
 
 
 async def _score(trajectory: Trajectory, episode: Episode, scorers: Sequence[Scorer | Comparer]) -> None:

