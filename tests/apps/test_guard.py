@@ -12,18 +12,21 @@ policy: {{local: {{model: {model}, context: 400}}}}
 environment: lookup
 stages:
   - practise: {{steps: 4, tasks: 2, group: 2, lr: {lr}, guard: {guard}, scoring: [{{length: {{budget: 4}}}}],
-      objective: {{clipped: {{kl: 0.1}}}}, max_tokens: 12, max_turns: 1}}
+      {more} objective: {{clipped: {{kl: 0.1}}}}, max_tokens: 12, max_turns: 1}}
 """
 
 
 @pytest.mark.exact(138)
-@pytest.mark.parametrize(("lr", "guard", "steps"), [(0.03, 0.0, 4), (0.03, 1e-4, 1), (0.0, 1e-4, 4)])
-def test_the_guard_ends_the_stage(tmp_path: Path, tiny_model_directory, monkeypatch, lr, guard, steps):  # noqa: F811
+@pytest.mark.parametrize(
+    ("lr", "guard", "steps", "more"),
+    [(0.03, 0.0, 4, ""), (0.03, 1e-4, 1, ""), (0.0, 1e-4, 4, ""), (0.03, 1e-4, 1, "ahead: 2, correction: truncate,")],
+)
+def test_the_guard_ends_the_stage(tmp_path: Path, tiny_model_directory, monkeypatch, lr, guard, steps, more):  # noqa: F811
     from etude.apps.run import run
 
     monkeypatch.setenv("ETUDE_QUIET", "1")
     recipe = tmp_path / "guarded.yaml"
-    recipe.write_text(RECIPE.format(model=tiny_model_directory, lr=lr, guard=guard))
+    recipe.write_text(RECIPE.format(model=tiny_model_directory, lr=lr, guard=guard, more=more))
     finished = run(str(recipe), out=str(tmp_path / "run"))
     rows = [json.loads(line) for line in (finished.path / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == steps

@@ -141,6 +141,28 @@ def test_practice_without_gradient_is_told_and_goes_on(run, credit, told):
     assert [row["gradient_norm"] for row in lines(path, "metrics.jsonl")] == [0.0, 0.0]
 
 
+def test_practice_tells_how_far_sampler_and_learner_are_apart(run):
+    rows = lines(run("practise: {steps: 2, tasks: 2, group: 2, max_tokens: 4, max_turns: 1}"), "metrics.jsonl")
+    assert all(0 <= row["sampler_kl"] < 1e-6 and 0 < row["sampler_gap_max"] < 1e-3 for row in rows)
+    assert not any({"staleness", "sampler_truncated"} & row.keys() for row in rows)
+
+
+def test_practice_may_play_ahead_of_training(run):
+    settings = "steps: 4, tasks: 2, group: 2, scoring: [{length: {budget: 4}}], max_tokens: 8, max_turns: 1"
+    path = run(f"practise: {{{settings}, lr: 0.01, ahead: 2, correction: truncate}}")
+    rows = lines(path, "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["staleness"] for row in rows[:3]] == [0, 1, 2]
+    assert all(row["staleness"] <= 2 and "sampler_truncated" in row for row in rows)
+    assert len(Store(path / "trajectories").keys()) == 4
+
+
+@pytest.mark.parametrize("setting", ["ahead: 1", "ahead: 1, correction: recompute", "ahead: -1, correction: truncate"])
+def test_practice_ahead_needs_the_correction(run, setting):
+    with pytest.raises(RecipeError, match=r"practise\.ahead is -?1 with correction: .* correction: truncate"):
+        run(f"practise: {{{setting}}}")
+
+
 # -- preferences -----------------------------------------------------------------------------------------------------
 
 

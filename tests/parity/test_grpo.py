@@ -1,10 +1,14 @@
 """etude's group credit and clipped objective against TRL's own GRPOTrainer, in float32 to 1e-5."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from etude.core.parts import build
+from etude.training.learner import Row
+from etude.training.mismatch import Mismatch
 
 trl = pytest.importorskip("trl")
 REWARDS = [1.0, 0.0, 0.25, 0.5]
@@ -104,3 +108,48 @@ def test_divergence_from_the_reference(make_trainer, model, padded, same):
     same(ours, theirs)
     assert metrics["reference_kl"] == pytest.approx(trainer._metrics["train"]["kl"][-1], rel=1e-5)
     assert metrics["clipped"] == pytest.approx(trainer._metrics["train"]["clip_ratio/region_mean"][-1], rel=1e-5)
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+def test_truncated_importance_sampling(make_trainer, model, padded, same, loss_type):
+    """Their correction for vLLM, on what a sampler of other log-probabilities gave, with weights that moved since."""
+    trainer = make_trainer(loss_type=loss_type, vllm_importance_sampling_mode="token_truncate")
+    trainer.use_vllm, trainer.vllm_importance_sampling_clip_max = True, 1.5
+    keep_BT, generator = padded.mask_BT.bool(), torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        learner_BT = padded.logprob_BT(model)
+    sampler_BT = learner_BT + 0.6 * torch.randn(learner_BT.shape, generator=generator)
+    sampler_BT[0, 1] = torch.nan  # one that the sampler did not tell
+
+    def generated(prompts):  # in the place of vLLM
+        completions = [[{"role": "assistant", "content": "x"}]] * 4
+        logprobs = [sampler[keep].tolist() for sampler, keep in zip(sampler_BT, keep_BT, strict=True)]
+        ids = [ids[keep].tolist() for ids, keep in zip(padded.completion_BT, keep_BT, strict=True)]
+        return padded.prompt_BP.tolist(), ids, None, completions, logprobs, {}, None, None
+
+    trainer._generate = generated
+    trainer.model.train()
+    inputs = trainer._generate_and_score_completions([{"prompt": "the cat"}] * 4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    theirs = trainer._compute_loss(trainer.model, inputs)
+
+    mismatch, weight_B = Mismatch("truncate", 1.5), build("credit/group")(np.array(REWARDS))
+    rows = []
+    for n, keep in enumerate(keep_BT):
+        sampler_N, learner_N = (x_BT[n][keep].numpy() for x_BT in (sampler_BT, learner_BT))
+        weight_N = np.full(len(sampler_N), weight_B[n], np.float32)
+        row = Row(padded.completion_BT[n].numpy(), keep.numpy(), weight_N, sampler_N, n, len(sampler_N), 0)
+        rows.append(mismatch.correct(row, learner_N))
+    batch = replace(
+        padded.flat(model, weight_B, learner_BT),
+        weight_N=torch.from_numpy(np.concatenate([r.weight_N for r in rows])),
+        old_logprob_N=torch.from_numpy(np.concatenate([r.old_logprob_N for r in rows])),
+    )
+    ours, metrics = build("objectives/clipped", normalise="sequence" if loss_type == "grpo" else "token")(batch)
+    assert 0 < mismatch.figures()["sampler_truncated"] < 1
+    assert metrics["old_kl"] > 1e-4  # the ratio is not 1
+    same(ours, theirs)
+    theirs_max = trainer._metrics["train"]["sampling/sampling_logp_difference/max"][-1]
+    assert mismatch.figures()["sampler_gap_max"] == pytest.approx(theirs_max, rel=1e-4)

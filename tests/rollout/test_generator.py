@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 from etude.core.errors import PolicyError
 from etude.protocols import Sampling
 from etude.rollout.generator import Generator, sample
+from etude.trajectory import Message, Trajectory
 
 PROMPTS = ["the cat", "the cat sat on the mat, the cat sat on the mat", "a", "dog? dog! dog.", "the cat sat"]
 SIZE = {
@@ -194,16 +195,42 @@ async def test_nothing_cached_survives_a_change_of_the_weights(policy):
     assert not np.array_equal(old.ids_T, new.ids_T)
 
 
-async def test_weights_may_not_change_under_a_running_request(policy):
-    generator = never_stops(policy)
-    running = asyncio.create_task(generator.submit(encoded(policy)[0], Sampling(max_tokens=200), 0))
-    while generator.counters.steps < 3:
+async def test_a_running_request_goes_on_with_its_keys_when_the_weights_change_and_no_other_starts_from_them(policy):
+    prompt, other, generator = encoded(policy)[0], encoded(policy)[3], never_stops(policy, slots=2)
+    policy.generator = generator
+    old = (await run(never_stops(policy), [prompt], Sampling(max_tokens=40)))[0]
+    running = asyncio.create_task(generator.submit(prompt, Sampling(max_tokens=40), 0))
+    while generator.counters.steps < 10:
         await asyncio.sleep(0)
-    with pytest.raises(PolicyError, match="1 requests were being decoded"):
-        generator.invalidate()
-    running.cancel()
-    await asyncio.sleep(0)
-    generator.invalidate()
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    policy.changed()
+    second = asyncio.create_task(generator.submit(prompt, GREEDY, 0))  # beside the running one
+    got = await running
+    np.testing.assert_array_equal(got.ids_T[:10], old.ids_T[:10])
+    assert not np.array_equal(got.logprob_T[10:], old.logprob_T[10:])
+    third = (await run(generator, [np.concatenate([prompt, got.ids_T])], GREEDY))[0]  # its next turn
+    same(await second, (await run(never_stops(policy), [prompt], GREEDY))[0])
+    same(third, (await run(never_stops(policy), [np.concatenate([prompt, got.ids_T])], GREEDY))[0])
+    assert generator.counters.prefilled == 2 * len(prompt) + len(got.ids_T)
+    assert generator.counters.reused == len(prompt)  # the third's from the second
+    for _ in range(2):  # the slot of the running one is used again
+        await run(generator, [other], GREEDY)
+    assert generator.counters.reused == len(prompt) + len(other) - 1
+
+
+async def test_an_action_is_of_the_version_that_it_was_begun_with(policy):
+    trajectory = Trajectory("t", "task")
+    leaf = trajectory.add(Message("user", "the cat"), None)
+    policy.generator = never_stops(policy)
+    sampling = Sampling(max_tokens=20)
+    act = asyncio.create_task(policy.act(trajectory, leaf, sampling=sampling, seed=0))
+    generate = asyncio.create_task(policy.generate(encoded(policy)[:1], sampling=sampling, seeds=[0]))
+    while policy.generator.counters.steps < 3:
+        await asyncio.sleep(0)
+    policy.changed()
+    assert [(await act)[1].version, (await generate)[0].version, policy.version] == [0, 0, 1]
 
 
 # -- where an answer ends ------------------------------------------------------------------------------------------

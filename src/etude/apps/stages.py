@@ -251,6 +251,9 @@ async def practise(
     credit: Annotated[Part, PartName("credit")] = "group",
     objective: Annotated[Part, PartName("objectives")] = "clipped",
     updates: int = 1,
+    correction: Literal["none", "truncate", "recompute"] = "none",
+    truncation: float = 2.0,
+    ahead: int = 0,
     guard: float = 0.0,
     lr: float = 1e-5,
     warmup: int = 0,
@@ -272,6 +275,10 @@ async def practise(
         then left out, as in DAPO's dynamic sampling. 0: they stay.
     scoring: their sum is an episode's score. credit: scores of a group -> weights. objective: weights -> loss.
     updates: optimiser steps per set of episodes.
+    correction, truncation: of what sampler and learner differ by; see `etude.training.mismatch`.
+    ahead: steps that play may be ahead of training; above 0, while a step is trained the next ones are played, which
+        needs correction: truncate. Such a run is not the same twice, and one that is resumed plays anew what was in
+        play.
     guard: end the stage when the policy is this far, in nats per token, from the one that played the first step; the
         distance is the forward KL on those episodes, which foretells forgetting (see `evaluation.razor`). 0: no guard.
     lr, warmup, clip, micro_tokens: see `etude.training.Learner`.
@@ -285,6 +292,13 @@ async def practise(
     from etude.training.learner import rows
     from etude.training.online import online
 
+    if ahead < 0 or (ahead and correction != "truncate"):
+        raise RecipeError(
+            f"practise.ahead is {ahead} with correction: {correction}; to train on what older weights sampled, set "
+            "ahead: 1 or more and correction: truncate, otherwise ahead: 0"
+        )
+    if ahead and distributed.ranks() > 1:
+        raise RecipeError(f"practise.ahead is {ahead} and {distributed.ranks()} processes train; they play in step: 0")
     scorers = [work.build("scoring", part) for part in scoring]
     pool = pool_of(work, split, where or {}, from_data)
     if entropy:
@@ -299,17 +313,21 @@ async def practise(
         micro_tokens=micro_tokens,
         max_length=max_tokens * max_turns,
         temperature=temperature,
+        correction=correction,
+        truncation=truncation,
     )
     moved: list[float] = []
     with progress(steps * tasks * group, "practise", "episodes") as advance:
         advance(work.step * tasks * group)
 
-        async def round_(step: int) -> list[Trajectory]:
+        async def on_begin(step: int) -> None:
             if guard and step:
                 distance = await forward_kl(work.policy, list(work.store.read([f"{work.name}-000001"])))
                 moved.append(distributed.first(lambda: distance))  # all ranks stop at the same step
                 if moved[-1] > guard:
                     raise _Moved
+
+        async def round_(step: int) -> list[Trajectory]:
             kept: list[Trajectory] = []
             played: list[Trajectory] = []
             for again in range(redraw + 1):
@@ -353,6 +371,8 @@ async def practise(
                 steps=steps,
                 start=work.step,
                 updates=updates,
+                ahead=ahead,
+                on_begin=on_begin,
                 on_weighed=on_weighed,
                 on_step=on_step,
             )

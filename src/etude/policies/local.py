@@ -10,6 +10,7 @@ import copy
 import ctypes
 import importlib.util
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ class local:
         if self.device == "cpu":
             _keep_freed_memory()
         self.generator: Any = None
+        self.lock = threading.RLock()
+        """Held while the model computes or its weights move: it may be trained in a thread while it is sampled from."""
         self.reach = _reach(self.model)
 
     # -- acting ----------------------------------------------------------------------------------------------------
@@ -110,6 +113,7 @@ class local:
         ids_P = np.concatenate([trajectory.ids_P(leaf), prompt_ids_T])
         if len(ids_P) >= self.context:
             return leaf, Action(Message("assistant"), prompt_ids_T, ids_P[:0], truncated=True, version=self.version)
+        version = self.version  # the weights may move while this is being sampled
         got = await self.generator.submit(ids_P, sampling, seed)
         message, problem = self.renderer.parse(got.ids_T, trajectory.tools)
         return leaf, Action(
@@ -118,7 +122,7 @@ class local:
             ids_T=got.ids_T,
             logprob_T=got.logprob_T,
             truncated=got.truncated,
-            version=self.version,
+            version=version,
             problem=problem,
         )
 
@@ -128,13 +132,14 @@ class local:
         """See protocols.LanguageModel.generate."""
         import asyncio
 
+        version = self.version
         got = await asyncio.gather(
             *(self.generator.submit(p, sampling, s) for p, s in zip(prompts, seeds, strict=True)),
         )
         stops = self.renderer.stop_ids
         texts = [self.renderer.decode([i for i in g.ids_T if int(i) not in stops]) for g in got]
         return [
-            Action(Message("assistant", t), None, g.ids_T, g.logprob_T, truncated=g.truncated, version=self.version)
+            Action(Message("assistant", t), None, g.ids_T, g.logprob_T, truncated=g.truncated, version=version)
             for t, g in zip(texts, got, strict=True)
         ]
 
@@ -170,7 +175,8 @@ class local:
             torch.from_numpy(np.concatenate(x).astype(np.int64)).to(self.device) for x in (before, chosen)
         )
         ids_1L, how = lay_out(trees, self.device)
-        return self.score(self.model, ids_1L, how, before_N, chosen_N, temperature, entropy, self.logits_at_once)
+        with self.lock:
+            return self.score(self.model, ids_1L, how, before_N, chosen_N, temperature, entropy, self.logits_at_once)
 
     @staticmethod
     def score(model: Any, *args: Any) -> tuple[Any, Any]:
@@ -197,7 +203,7 @@ class local:
     # -- weights ---------------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """The weights moved: a new version, and nothing cached from the old one is valid."""
+        """The weights moved: a new version, and no request starts from what the old one cached."""
         self.version += 1
         if self.generator is not None:
             self.generator.invalidate()

@@ -323,4 +323,4 @@ def attach(policy: Any) -> None:
         from etude.rollout.generator import Generator
 
         policy.generator = Generator(policy.model, policy.renderer.stop_ids, context=policy.context)
-        policy.generator.decode = policy.renderer.decode
+        policy.generator.decode, policy.generator.lock = policy.renderer.decode, policy.lock

@@ -12,6 +12,7 @@ Axis suffixes: `_N` tokens of this step, `_B` decoding slots, `_M` rows that get
 import asyncio
 import contextlib
 import inspect
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ class _Slot:
     """Tokens whose keys and values it holds."""
     used: int = 0
     request: _Request | None = None
+    stale: bool = False
+    """Older weights computed some of it: its own request goes on, no other starts from it."""
 
 
 class _Plan:
@@ -210,6 +213,7 @@ class Generator:
         self._packed = Packed(model)
         self.counters = Counters()
         self.live = 0
+        self.lock = threading.RLock()  # the policy's, where it has one: no step while the weights move
         self._slots = [_Slot() for _ in range(slots)]
         self._cache: tuple[torch.Tensor, torch.Tensor] | None = None
         self._waiting: list[_Request] = []
@@ -226,18 +230,16 @@ class Generator:
             self.live -= 1
 
     def invalidate(self) -> None:
-        """Forget all keys and values, because the weights changed or nothing may depend on what was played before.
-
-        Raises PolicyError while a request is being decoded.
+        """Start no request from the keys and values kept so far, because the weights changed or nothing may depend on
+        what was played before. Requests that are being decoded go on from theirs, with the weights as they are now
+        (PipelineRL, Piché et al. 2025, arXiv:2509.19128).
         """
-        running = sum(not slot.request.future.done() for slot in self._slots if slot.request)
-        if running:
-            raise PolicyError(
-                f"{running} requests were being decoded; await them before the weights or the cache change"
-            )
-        self._packed.forget()
-        for slot in self._slots:
-            slot.request, slot.ids = None, slot.ids[:0]
+        with self.lock:
+            self._packed.forget()
+            for slot in self._slots:
+                slot.stale = slot.request is not None and not slot.request.future.done()
+                if not slot.stale:
+                    slot.request, slot.ids = None, slot.ids[:0]
 
     async def submit(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Sampled:
         """Continue int32 ids. The same seed and prompt draw the same random numbers whatever else is in the batch.
@@ -261,7 +263,8 @@ class Generator:
             while self._waiting or self._busy():
                 await self._settle()
                 start = time.perf_counter()
-                self._step()
+                with self.lock:
+                    self._step()
                 self.counters.decoding += time.perf_counter() - start
         except Exception as error:
             for request in [*self._waiting, *(s.request for s in self._busy() if s.request)]:
@@ -357,7 +360,7 @@ class Generator:
             if len(plan.slots) + len(admitted) >= self.active:
                 later.append(request)
                 continue
-            shared = [common(slot.ids, request.prompt) for slot in self._slots]
+            shared = [0 if slot.stale else common(slot.ids, request.prompt) for slot in self._slots]
             best = int(np.argmax(shared))
             coming = max((common(self._request(i).prompt, request.prompt) for i in admitted), default=0)
             if coming >= shared[best] + COPY_AT_LEAST:
@@ -365,7 +368,7 @@ class Generator:
                 continue
             keep = min(shared[best], len(request.prompt) - 1)  # the last prompt token must be computed to go on from it
             slot = self._place(best, keep)
-            self._slots[slot].request = request
+            self._slots[slot].request, self._slots[slot].stale = request, False
             piece = request.prompt[keep:]
             plan.segments.append((slot, keep, len(piece)))
             tokens.append(piece)

@@ -176,7 +176,8 @@ class Workers:
             from safetensors.torch import save
 
             moved = [(n, p) for n, p in self.policy.model.named_parameters() if p.requires_grad]
-            data = save({name: parameter.detach().cpu().contiguous() for name, parameter in moved})
+            with self.policy.lock:  # a learner may be at work in a thread
+                data = save({name: parameter.detach().cpu().contiguous() for name, parameter in moved})
             self.version, self.stored, self.stored_bytes = self.policy.version, [self.ray.put(data)], len(data)
         return self.stored
 

@@ -24,6 +24,7 @@ from etude.protocols import Batch, Objective, Weights
 from etude.training import distributed
 from etude.training.distributed import Sharded, local
 from etude.training.memory import GIB, available, checkpointed, fit
+from etude.training.mismatch import Mismatch, check_correction
 from etude.trajectory import Episode, Trajectory
 from etude.trajectory.forest import Tree, batches, forest
 
@@ -123,6 +124,8 @@ class Learner:
         temperature: float = 1.0,
         parallel: str = "data",
         memory: float | None = None,
+        correction: str = "none",
+        truncation: float = 2.0,
     ):
         """policy: one with a `model` and `logprob`, such as `policies/local`.
 
@@ -132,6 +135,8 @@ class Learner:
         micro_tokens: tokens computed at once.
         max_length: the constant of Dr. GRPO's normalisation, in tokens.
         temperature: at which the episodes were sampled.
+        correction: of what sampler and learner differ by (none, truncate, recompute), cut at `truncation`; see
+            `etude.training.mismatch`.
         parallel: what each of several processes holds: `data`, all weights, or `shard`, its part of the weights, the
             gradient and the optimiser's state.
         memory: GiB that training may take in each process, weights included; None: what the machine has free. A step
@@ -140,6 +145,7 @@ class Learner:
 
         Raises PartError for settings that do not exist or do not fit.
         """
+        check_correction(correction, truncation)
         if schedule not in SCHEDULES:
             raise PartError(f"learner: schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
         if parallel not in distributed.MODES:
@@ -149,6 +155,9 @@ class Learner:
         self.policy, self.objective = policy, objective
         self.lr, self.schedule, self.warmup, self.steps = lr, schedule, warmup, steps
         self.clip, self.micro_tokens, self.max_length, self.temperature = clip, micro_tokens, max_length, temperature
+        self.correction, self.truncation = correction, truncation
+        # a policy whose decoder goes on while it is trained has a lock: nothing may be computed while weights move
+        self.lock = getattr(policy, "lock", contextlib.nullcontext())
         part: Weights = parts.build(f"weights/{weights}") if isinstance(weights, str) else weights
         prepare(policy, part)
         # dropout is off (eval mode): the probabilities trained are those that were sampled
@@ -186,30 +195,38 @@ class Learner:
         needs_reference = "reference" in objective.needs
         self.reference = [local(p.detach()).clone() for p in self.parameters] if needs_reference else []
 
-    def step(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
-        """One optimiser step on all that carries weight; figures to log. Without any weight, nothing moves."""
-        return self.step_rows(rows(trajectories))
+    def step(self, trajectories: Sequence[Trajectory], updates: int = 1) -> dict[str, float]:
+        """`updates` optimiser steps on all that carries weight; figures to log. Without any weight, nothing moves.
 
-    def step_rows(self, batch: Sequence[Row]) -> dict[str, float]:
-        """See `step`."""
+        The figures are those of the last, and how far the sampler was from the learner before the first.
+        """
+        batch, mismatch = rows(trajectories), Mismatch(self.correction, self.truncation)
+        figures = self.step_rows(batch, mismatch)
+        for _ in range(updates - 1):
+            figures = self.step_rows(batch)
+        return figures | mismatch.figures()
+
+    def step_rows(self, batch: list[Row], mismatch: Mismatch | None = None) -> dict[str, float]:
+        """One optimiser step. mismatch: corrects the rows in place, by the log-probabilities that the step computes."""
         tokens = sum(int(r.mask_P.sum()) for r in batch)
         figures: dict[str, float] = {"rows": len(batch), "tokens": tokens}
         if not tokens:
             return figures | {"loss": 0.0, "gradient_norm": 0.0, "lr": 0.0}
         start, units = time.perf_counter(), self._units(batch)
         with self._computing():
-            gradients, shares = self._gradients(batch, units, tokens)
+            gradients, shares = self._gradients(batch, units, tokens, mismatch)
         computed = time.perf_counter()
-        try:
-            norm = self._move(gradients)
-        finally:
-            if self.sharded:
-                self.sharded.fill()
+        with self.lock:
+            try:
+                norm = self._move(gradients)
+            finally:
+                if self.sharded:
+                    self.sharded.fill()
+            self.policy.changed()
         self.seconds_computing += computed - start
         self.seconds_moving += time.perf_counter() - computed
         self.tokens_trained += tokens
         self.tokens_computed += sum(len(tree.ids_L) for unit in units for tree in unit)
-        self.policy.changed()
         return figures | shares | {"gradient_norm": norm, "lr": self.optimiser.param_groups[0]["lr"]}
 
     @contextlib.contextmanager
@@ -222,7 +239,7 @@ class Learner:
             yield
 
     def _gradients(
-        self, batch: Sequence[Row], units: Sequence[list[Tree]], tokens: int
+        self, batch: list[Row], units: Sequence[list[Tree]], tokens: int, mismatch: Mismatch | None
     ) -> tuple[list[torch.Tensor], dict[str, float]]:
         """The whole step's gradient of each master (of this rank's part, where it is sharded), and its figures."""
         for parameter in self.parameters:
@@ -233,12 +250,13 @@ class Learner:
         micros: list[list[Tree]] = list(batches([units[i] for i in own], self.micro_tokens))
         idle = max(distributed.gather(len(micros))) - len(micros)
         for micro in micros:
-            mine = [batch[r] for tree in micro for r in tree.rows]
-            loss, metrics = self.objective(self._batch(micro, batch, mine, tokens))
-            loss.backward()
+            given = self._batch(micro, batch, tokens, mismatch)
+            loss, metrics = self.objective(given)
+            with self.lock if self.checkpointing else contextlib.nullcontext():  # backward computes layers again
+                loss.backward()
             self._keep(gradients)
             figures["loss"] += loss.item()
-            share = sum(int(r.mask_P.sum()) for r in mine) / tokens
+            share = len(given.logprob_N) / tokens
             for name, value in metrics.items():
                 figures[name] = figures.get(name, 0.0) + share * value
         for _ in range(idle if self.sharded else 0):
@@ -283,13 +301,18 @@ class Learner:
             units += [trees] if whole else [[tree] for tree in trees]
         return units
 
-    def _batch(self, trees: Sequence[Tree], batch: Sequence[Row], own: Sequence[Row], tokens: int) -> Batch:
+    def _batch(self, trees: Sequence[Tree], batch: list[Row], tokens: int, mismatch: Mismatch | None) -> Batch:
         masks, needs = [r.mask_P for r in batch], self.objective.needs
         reference_logprob_N = self._reference_logprob(trees, masks) if "reference" in needs else None
         logprob_N, entropy_N = self.policy.logprob(
             trees, masks, temperature=self.temperature, entropy="entropy" in needs
         )
-        device = logprob_N.device
+        here = [r for tree in trees for r in tree.rows]
+        if mismatch is not None:
+            ends = np.cumsum([batch[r].mask_P.sum() for r in here])
+            for r, learner_N in zip(here, np.split(logprob_N.detach().cpu().numpy(), ends[:-1]), strict=True):
+                batch[r] = mismatch.correct(batch[r], learner_N)
+        own, device = [batch[r] for r in here], logprob_N.device
         old_N = torch.from_numpy(np.concatenate([r.old_logprob_N for r in own])).to(device)
         count_S = torch.tensor([int(r.mask_P.sum()) for r in own], device=device)
         return Batch(
@@ -311,12 +334,13 @@ class Learner:
 
     @torch.no_grad()
     def _reference_logprob(self, trees: Sequence[Tree], masks: Sequence[np.ndarray]) -> torch.Tensor:
-        tuned = [m.clone() for m in self.masters] if self.sharded else [p.data for p in self.parameters]
-        try:
-            self._wear(self.reference)
-            return self.policy.logprob(trees, masks, temperature=self.temperature)[0]
-        finally:
-            self._wear(tuned)
+        with self.lock:
+            tuned = [m.clone() for m in self.masters] if self.sharded else [p.data for p in self.parameters]
+            try:
+                self._wear(self.reference)
+                return self.policy.logprob(trees, masks, temperature=self.temperature)[0]
+            finally:
+                self._wear(tuned)
 
     def _wear(self, values: list[torch.Tensor]) -> None:
         """Let the policy compute with these weights."""
