@@ -70,7 +70,7 @@ class local:
             import torch
             from transformers import AutoModelForCausalLM
 
-            from etude.policies.base import ATTENTION
+            from etude.policies.attention import ATTENTION
         except ImportError as error:
             raise missing_extra("local", error.name or "torch") from error
         directory = resolve(model)
@@ -162,7 +162,7 @@ class local:
         """
         import torch
 
-        from etude.policies.base import lay_out
+        from etude.policies.attention import lay_out
 
         before, chosen, start = [], [], 0  # where the token lies that each masked one follows, and its id
         for tree in trees:

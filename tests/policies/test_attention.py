@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig
 
 from etude.core.errors import PolicyError
-from etude.policies.base import ATTENTION, lay_out
+from etude.policies.attention import ATTENTION, lay_out
 from etude.trajectory.forest import forest
 
 SIZE = {
