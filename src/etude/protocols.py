@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from etude.core.errors import PolicyError, suggest
 from etude.trajectory import Episode, Message, Trajectory
 
 if TYPE_CHECKING:
@@ -114,14 +115,44 @@ class Expert(Protocol):
 
 
 @dataclass(frozen=True)
+class Grammar:
+    """What an answer may look like. It ends only where it is complete; `max_tokens` may still cut it."""
+
+    kind: str
+    """`json` (a JSON schema), `regex`, `lark` (a grammar as llguidance reads it), or `calls`: whatever it says, the
+    calls in it are well-formed calls of the trajectory's tools, in the policy's own notation."""
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in (allowed := ("json", "regex", "lark", "calls")):
+            raise PolicyError(f"grammar of kind {self.kind!r}; {suggest(self.kind, allowed)}")
+
+
+@dataclass(frozen=True)
 class Sampling:
-    """How to choose the next tokens."""
+    """How to choose the next tokens.
+
+    `logit_bias` and `grammar` change the logits, `temperature` scales them, and of what is left only tokens that both
+    `min_p` and `top_p` keep are drawn. What is recorded is always the policy's own log-probability at `temperature`,
+    without all else, for that is what a learner computes again. A token that a bias or a grammar made more than twice
+    as likely, or less than half, was not the policy's choice and is not trained (`Action.own_T`).
+    """
 
     max_tokens: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     """Texts that end an answer. A local model's answer keeps the text, a server's is given without it."""
+    min_p: float = 0.0
+    """Keep tokens of at least this share of the likeliest one's probability (Nguyen et al. 2024, arXiv:2407.01082)."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Added to the logits of token ids; may be given as a dict. `-inf` forbids a token."""
+    grammar: Grammar | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_p <= 1:
+            raise PolicyError(f"min_p={self.min_p} is no share of the largest probability; take one in [0, 1]")
+        object.__setattr__(self, "logit_bias", tuple(sorted(dict(self.logit_bias).items())))  # settings must hash
 
 
 @dataclass(frozen=True)
@@ -135,6 +166,8 @@ class Action:
     """int32; sampled tokens, the stop token included."""
     logprob_T: np.ndarray | None = None
     """float32, nats, at the sampling temperature."""
+    own_T: np.ndarray | None = None
+    """bool; False where a grammar or a bias chose rather than the policy, so that it must not be trained. None: all."""
     array: np.ndarray | None = None
     truncated: bool = False
     """Whether the token limit cut it."""

@@ -12,11 +12,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from etude.agents.loops import native
 from etude.core.errors import PolicyError
+from etude.objectives import clipped
 from etude.policies import openai as part_of_the_shelf
 from etude.policies.openai import openai, to_wire
-from etude.protocols import Sampling
+from etude.protocols import Grammar, Sampling
+from etude.rollout.collect import collect
+from etude.training.learner import Learner
 from etude.trajectory import Image, Message, ToolCall, Trajectory
+
+from ..engine_fixtures import Talk, make_tokenizer
 
 PARAMETERS = {"type": "object", "properties": {"of": {"type": "string"}}}
 TOOL = {"name": "stock", "description": "Count.", "parameters": PARAMETERS}
@@ -367,3 +373,109 @@ async def test_there_must_be_something_to_answer():
 
 def test_the_shelf_gives_the_part():
     assert part_of_the_shelf is openai
+
+
+# -- token ids -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    make_tokenizer().save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def text_completion(ids, logprobs, shape="vllm", finish="stop"):
+    """One answer of `/completions`, as vLLM, llama.cpp, or a server that gives no ids writes it."""
+    choice = {"text": "whatever", "finish_reason": finish, "logprobs": {"token_logprobs": logprobs}}
+    if shape == "vllm":
+        choice["token_ids"] = ids
+    if shape == "llama.cpp":
+        choice["logprobs"] = {"content": [{"id": i, "logprob": p} for i, p in zip(ids, logprobs, strict=True)]}
+    return {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": len(ids)}}
+
+
+@pytest.mark.parametrize("shape", ["vllm", "llama.cpp"])
+async def test_with_a_tokenizer_ids_go_out_and_come_back(serve, tokenizer, shape):
+    renderer = openai("m", tokenizer=tokenizer).renderer
+    said = [*renderer.encode('<tool_call>{"name": "stock", "arguments": {"of": "x"}}</tool_call>').tolist(), 2]
+    server = serve(text_completion(said, [-0.5] * len(said), shape))
+    policy = openai("m", server.url, tokenizer=tokenizer, context=200)
+    trajectory, leaf = asked(tools=[TOOL])
+    leaf, action = await policy.act(trajectory, leaf, sampling=Sampling(500), seed=3)
+    assert action.ids_T.tolist() == said
+    assert action.ids_T.dtype == np.int32
+    assert action.logprob_T.tolist() == [-0.5] * len(said)
+    assert action.message.tool_calls[0].arguments == {"of": "x"}
+    assert not action.truncated
+    path, _, body = server.seen[0]
+    assert path == "/v1/completions"
+    prompt = np.concatenate([trajectory.ids_P(leaf), action.prompt_ids_T]).tolist()
+    assert renderer.decode(prompt).endswith("How many mugs?<|im_end|>\n<|im_start|>assistant\n")
+    assert body == {
+        "model": "m",
+        "prompt": prompt,
+        "max_tokens": 200 - len(prompt),
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "seed": 3,
+        "logprobs": 1,
+        "return_token_ids": True,
+        "stop_token_ids": [2],
+    }
+    assert policy.ledger.completion_tokens == len(said)
+    await policy.close()
+
+
+@pytest.mark.parametrize("cut", [{"temperature": 0.5}, {"top_p": 0.9}, {"min_p": 0.1}, {"temperature": 0.0}])
+async def test_log_probabilities_that_servers_do_not_agree_on_are_left_out(serve, tokenizer, cut):
+    server = serve(text_completion([5, 6], [-1.0, -2.0], finish="length"))
+    policy = openai("m", server.url, tokenizer=tokenizer)
+    action = await act(policy, sampling=Sampling(**cut))
+    assert action.ids_T.tolist() == [5, 6]
+    assert action.logprob_T is None
+    assert action.truncated
+
+
+async def test_a_server_without_ids_is_told_to_be_one_that_cannot_be_trained_on(serve, tokenizer):
+    server = serve(text_completion([5, 6], [-1.0, -2.0], "text alone"))
+    with pytest.raises(PolicyError, match=r"gave 0 token ids .* cannot be trained on .* leave out `tokenizer`"):
+        await openai("m", server.url, tokenizer=tokenizer).act(*asked(), sampling=Sampling(), seed=0)
+    assert len(server.seen) == 1
+
+
+async def test_what_the_server_chose_by_bias_or_grammar_cannot_be_told(tokenizer):
+    policy = openai("m", tokenizer=tokenizer)
+    for sampling in (Sampling(logit_bias={1: 2.0}), Sampling(grammar=Grammar("regex", "a"))):
+        with pytest.raises(PolicyError, match="no grammar and no logit_bias"):
+            await policy.act(*asked(), sampling=sampling, seed=0)
+
+
+async def test_in_messages_a_schema_a_bias_and_min_p_go_along(serve):
+    server = serve(completion("{}"))
+    sampling = Sampling(min_p=0.1, logit_bias={5: -1.0}, grammar=Grammar("json", '{"type": "object"}'))
+    await act(openai("m", server.url), sampling=sampling)
+    body = server.seen[0][2]
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert (body["min_p"], body["logit_bias"]) == (0.1, {"5": -1.0})
+    with pytest.raises(PolicyError, match="no grammar of kind 'regex' on a server"):
+        await act(openai("m", server.url), sampling=Sampling(grammar=Grammar("regex", "a")))
+
+
+async def test_what_a_server_sampled_is_trained_by_a_local_model_of_the_same_tokenizer(serve, tokenizer, load_policy):
+    server = serve(text_completion([5, 6, 2], [-1.0, -2.0, -3.0]))
+    remote = openai("m", server.url, tokenizer=tokenizer)
+    (trajectory,) = await collect(remote, Talk().tasks("train", 1), agent=native())
+    await remote.close()
+    assert trajectory.episodes[0].failure is None
+    trajectory.weigh([1.0])
+    figures = Learner(load_policy(), clipped(), lr=1e-3).step([trajectory])
+    assert figures["tokens"] == 3
+    assert figures["ratio"] != pytest.approx(1.0), "the server's log-probabilities are not this model's"
+
+
+async def test_a_seed_fits_the_signed_integers_that_servers_take(serve):
+    server = serve(completion("x"))
+    policy = openai("m", server.url)
+    await policy.act(*asked(), sampling=Sampling(), seed=2**63 + 5)
+    await policy.close()
+    assert server.seen[0][2]["seed"] == 5

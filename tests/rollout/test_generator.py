@@ -1,15 +1,22 @@
 """The batched decoder against transformers' own, and what it must never do whatever else is in the batch."""
 
 import asyncio
+import json
+import math
+import re
+import sys
+from asyncio import Future
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
-from etude.core.errors import PolicyError
-from etude.protocols import Sampling
-from etude.rollout.generator import Generator, sample
+from etude.core.errors import MissingExtra, PolicyError
+from etude.protocols import Grammar, Sampling
+from etude.rollout.collect import attach
+from etude.rollout.generator import Generator, _Request, sample
 from etude.trajectory import Message, Trajectory
 
 PROMPTS = ["the cat", "the cat sat on the mat, the cat sat on the mat", "a", "dog? dog! dog.", "the cat sat"]
@@ -31,6 +38,12 @@ async def run(generator: Generator, prompts, sampling: Sampling, seeds=None):
 
 def fresh(policy, **settings) -> Generator:
     return Generator(policy.model, policy.renderer.stop_ids, **settings)
+
+
+def fresh_with_grammars(policy) -> Generator:
+    policy.generator = None
+    attach(policy)
+    return policy.generator
 
 
 def never_stops(policy, **settings) -> Generator:
@@ -409,8 +422,121 @@ def test_top_p_keeps_the_token_that_crosses_the_line():
     assert drawn(0.9) == {0, 1, 2}
 
 
+def test_min_p_keeps_exactly_what_reaches_its_share_of_the_likeliest():
+    logits = torch.tensor([[0.5, 0.25, 0.2, 0.05]]).log()
+    uniform_M = torch.linspace(0, 0.999, 200, dtype=torch.float64)
+    drawn = lambda **s: set(sample(logits.expand(200, 4), uniform_M, Sampling(**s))[0].tolist())  # noqa: E731
+    assert drawn(min_p=0.05) == {0, 1, 2, 3}
+    assert drawn(min_p=0.3) == {0, 1, 2}
+    assert drawn(min_p=0.499) == {0, 1}, "a token right at the line stays, but for rounding"
+    assert drawn(min_p=0.41) == {0, 1}
+    assert drawn(min_p=0.39) == {0, 1, 2}
+    assert drawn(min_p=1.0) == {0}
+    assert drawn(min_p=0.05, temperature=0.5) == {0, 1, 2}, "the shares are those of the tempered distribution"
+    assert drawn(min_p=0.3, top_p=0.6) == {0, 1}
+    _, logprob_M = sample(logits.expand(200, 4), uniform_M, Sampling(min_p=1.0))
+    torch.testing.assert_close(logprob_M, logits[0, :1].expand(200), msg="recorded before the cut")
+    with pytest.raises(PolicyError, match=r"min_p=1\.5"):
+        Sampling(min_p=1.5)
+
+
 def test_temperature_0_takes_the_likeliest():
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]])
     ids_M, logprob_M = sample(logits, torch.tensor([0.999, 0.0], dtype=torch.float64), Sampling(temperature=0))
     assert ids_M.tolist() == [1, 0]
     torch.testing.assert_close(logprob_M, logits.log_softmax(-1).amax(-1))
+
+
+# -- bias and grammar ----------------------------------------------------------------------------------------------
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"id": {"type": "string", "maxLength": 5}, "n": {"enum": [1, 2, True]}, "ok": {"type": "boolean"}},
+    "required": ["id", "n"],
+    "additionalProperties": False,
+}
+JSON = Grammar("json", json.dumps(SCHEMA))
+
+
+async def test_a_bias_moves_what_is_drawn_and_the_policy_s_own_logprob_is_recorded(policy):
+    prompt = encoded(policy)[0]
+    free = (await run(never_stops(policy), [prompt] * 8, Sampling(max_tokens=8)))[0]
+    assert free.own_T.all()
+    never = {int(i): -math.inf for i in free.ids_T}
+    got = await run(never_stops(policy), [prompt] * 8, Sampling(max_tokens=8, logit_bias=never))
+    assert not set(np.concatenate([g.ids_T for g in got]).tolist()) & set(never)
+    always = (await run(never_stops(policy), [prompt], Sampling(max_tokens=4, logit_bias={7: 1000.0})))[0]
+    assert always.ids_T.tolist() == [7] * 4
+    assert not always.own_T.any(), "the bias chose them"
+    for g in (*got, always):
+        (theirs,) = await policy.logprobs([np.concatenate([prompt, g.ids_T])], [len(prompt)])
+        np.testing.assert_allclose(g.logprob_T, theirs, atol=1e-5)
+    assert hash(Sampling(logit_bias={3: 1.0, 1: 2.0})) == hash(Sampling(logit_bias=((1, 2.0), (3, 1.0))))
+    with pytest.raises(PolicyError, match="logit_bias names token 99999"):
+        await run(policy.generator, [prompt], Sampling(logit_bias={99999: 1.0}))
+
+
+async def test_a_token_is_the_policy_s_own_while_its_probability_stays_within_a_factor_of_two(policy):
+    """Of 0.6, 0.3 and 0.1: without the last, the first is 0.67; without the first, the second is 0.75."""
+    generator, logits = never_stops(policy), torch.tensor([[0.6, 0.3, 0.1]]).log()
+
+    def own(bias):
+        request = _Request(np.zeros(1), Sampling(2, 0, logit_bias=bias), np.random.default_rng(0), Future())
+        generator._slots[0].request = request
+        generator._sample([0], logits)
+        return request.ids, request.own
+
+    assert own({2: -math.inf}) == ([0], [True])
+    assert own({0: -math.inf}) == ([1], [False])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 3.0])
+async def test_every_answer_under_a_schema_is_valid(policy, temperature):
+    pytest.importorskip("llguidance")
+    got = await run(policy.generator, encoded(policy) * 4, Sampling(200, temperature, grammar=JSON))
+    whole = [policy.renderer.decode(g.ids_T[:-1]) for g in got if not g.truncated]
+    assert len(whole) >= 15
+    for text in whole:
+        jsonschema.validate(json.loads(text), SCHEMA)
+    assert all(g.ids_T[-1] in policy.renderer.stop_ids for g in got if not g.truncated)
+    assert not all(g.own_T.all() for g in got), "an untrained model would have said something else"
+
+
+async def test_a_grammar_decides_where_an_answer_may_stop(policy):
+    pytest.importorskip("llguidance")
+    sampling = Sampling(60, 1.0, grammar=Grammar("regex", "(the|a) cat{3}"), logit_bias={2: 50.0})
+    for got in await run(policy.generator, encoded(policy), sampling):  # the bias would stop it at once
+        assert policy.renderer.decode(got.ids_T) in ("the cattt<|im_end|>", "a cattt<|im_end|>")
+    lark = Sampling(60, 1.0, grammar=Grammar("lark", 'start: "a" b+\nb: "b" | "c"'))
+    text = policy.renderer.decode((await run(policy.generator, encoded(policy)[:1], lark))[0].ids_T)
+    assert re.fullmatch(r"a[bc]+(<\|im_end\|>)?", text)
+
+
+async def test_a_grammar_draws_the_same_whatever_else_is_in_the_batch(policy):
+    pytest.importorskip("llguidance")
+    prompts, seeds, sampling = encoded(policy), range(5), Sampling(40, grammar=JSON)
+    together = await asyncio.gather(
+        run(policy.generator, prompts, sampling, seeds), run(policy.generator, prompts, Sampling(30, min_p=0.1))
+    )
+    for prompt, seed, got in zip(prompts, seeds, together[0], strict=True):
+        same(got, (await run(fresh_with_grammars(policy), [prompt], sampling, [seed]))[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("json", "{nope"), ("json", '{"type": "objec"}'), ("regex", "(a"), ("lark", "start: x")]
+)
+async def test_a_grammar_that_cannot_be_read_is_refused_and_harms_no_other(policy, kind, text):
+    pytest.importorskip("llguidance")
+    other = asyncio.create_task(policy.generator.submit(encoded(policy)[0], Sampling(5), 0))
+    await asyncio.sleep(0)
+    with pytest.raises(PolicyError, match=f"the {kind} grammar cannot be read: "):
+        await run(policy.generator, encoded(policy)[1:2], Sampling(grammar=Grammar(kind, text)))
+    assert len((await other).ids_T)
+
+
+async def test_a_grammar_without_its_package_says_what_to_install(policy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'etude\[grammar\]'"):
+        await run(policy.generator, encoded(policy)[:1], Sampling(grammar=JSON))
+    with pytest.raises(PolicyError, match="did you mean 'json'"):
+        Grammar("jsn")

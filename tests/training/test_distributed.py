@@ -65,8 +65,9 @@ def test_two_processes_train_as_one(trained, tiny_model_directory, tmp_path, cas
     bound = 1e-2 if "bfloat16" in case else 1e-5
     assert two["figures"] == near(figures, bound)
     assert len({step["loss"] for step in figures}) == 4
-    # AdamW divides by the size of a gradient, so where that is all rounding, a weight moves by rounding too
-    np.testing.assert_allclose(np.load(trained / f"{case}.npy"), weights, atol=3 * bound)
+    apart = np.abs(np.load(trained / f"{case}.npy") - weights)
+    assert np.quantile(apart, 0.999) <= bound
+    assert apart.max() <= 10 * bound  # AdamW divides by a gradient's size: where that is rounding, rounding is a step
     assert two["again"] == two["figures"][2:], "going on from the checkpoint is exact"
     alone, _ = run(case, str(tiny_model_directory), trained, start=True)
     assert alone == near(two["again"], bound), "one process goes on from the checkpoint of two"

@@ -256,7 +256,7 @@ def model_of(policy: Policy) -> Any:
     """The policy as a language model with weights. Raises PolicyError for one that has none."""
     from etude.core.errors import PolicyError
 
-    if not hasattr(policy, "renderer"):
+    if not callable(getattr(policy, "logprobs", None)):  # of a remote one that is a setting
         raise PolicyError(f"policy {policy.name!r} has no weights or tokenizer here; use policies/local")
     return policy
 

@@ -59,6 +59,11 @@ TEXTS = {
         "serving puts the template's assistant header before the answer; render with add_generation_prompt=True",
     ),
     "truncated": ("are cut off", "raise Sampling.max_tokens, or drop them with curation/success"),
+    "steered": (
+        "have tokens that a grammar or a logit bias chose",
+        "these are not trained, so the policy does not learn to write them by itself: serve it with the same grammar "
+        "and bias, or sample without them",
+    ),
     "too_long": ("are longer than the trainer takes", "raise max_tokens, or drop them"),
     "template_differs": (
         "are rendered with another chat template, vocabulary or tool notation than serving uses",
@@ -178,6 +183,7 @@ def preflight(
             raise RecipeError(f"preflight: allow={code!r} is no finding; {suggest(code, TEXTS)}")
     samples = list(episodes(trajectories))
     look = _Inspection(renderer, _header(renderer))
+    look.warn_only.add("steered")
     for trajectory in trajectories:
         trajectory.check()
     for i, (trajectory, episode) in enumerate(samples):
@@ -318,8 +324,11 @@ class _Inspection:
             code = "tool_result_trained" if message.role == "tool" else "prompt_trained"
             self.add(code, i, f"{trained_T.sum()} tokens of {place} are in the mask")
             return
-        self.start(i, place, np.concatenate([before_P, node.ids_T]), len(before_P) + int(trained_T.argmax()))
-        self.stop(i, place, node, trained_T, cut)
+        said_T = _said(node)
+        if steered := int((said_T & ~trained_T).sum()):
+            self.add("steered", i, f"{steered} of {said_T.sum()} tokens of {place}")
+        self.start(i, place, np.concatenate([before_P, node.ids_T]), len(before_P) + int(said_T.argmax()))
+        self.stop(i, place, node, said_T, cut)
         self.text(i, place, trajectory, node)
 
     def start(self, i: int, place: str, ids_P: np.ndarray, start: int) -> None:
@@ -359,7 +368,7 @@ class _Inspection:
         """The ids say what the message says, and ids that were not recorded survive re-tokenisation."""
         assert node.ids_T is not None
         message = trajectory.messages[node.message]
-        answer_T = node.ids_T[_trained(node)]
+        answer_T = node.ids_T[_said(node)]
         lost = _lost(message, self.renderer.decode(node.ids_T))
         if _recorded(node):
             parsed = self.renderer.parse(answer_T, trajectory.tools)[0]
@@ -452,6 +461,11 @@ def _may_be_cut(trajectory: Trajectory, episode: Episode, n: int) -> bool:
 def _recorded(node: Node) -> bool:
     """Whether the ids were recorded as they were sampled, with their log-probabilities, and not made from text."""
     return node.logprob_T is not None and bool(np.isfinite(node.logprob_T).any())
+
+
+def _said(node: Node) -> np.ndarray:
+    """bool [T]; tokens that are trained, and those that were sampled but not chosen by the policy."""
+    return _trained(node) | np.isfinite(node.logprob_T) if node.logprob_T is not None else _trained(node)
 
 
 def _trained(node: Node) -> np.ndarray:

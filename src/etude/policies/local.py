@@ -19,8 +19,9 @@ import numpy as np
 
 from etude.core.errors import PolicyError, missing_extra
 from etude.core.parts import part
+from etude.policies.base import act
 from etude.protocols import Action, Sampling
-from etude.rendering import Renderer, TrainOnWhat
+from etude.rendering import Renderer
 from etude.trajectory import Message, Trajectory
 from etude.trajectory.forest import Tree, batches, forest
 
@@ -54,6 +55,7 @@ class local:
         context: int = 2048,
         device: str = "auto",
         notation: str = "auto",
+        engine: str = "etude",
     ):
         """Load the model; a second load of the same GGUF or short name comes from the cache.
 
@@ -61,6 +63,7 @@ class local:
         dtype: `bfloat16`, `float32`, or `auto`: bfloat16 where the processor computes in it and the model is not tiny.
         context: most tokens of one conversation.
         device: `cpu`, `cuda`, or `auto`.
+        engine: what decodes: `etude`, or `vllm` (see `rollout.vllm`).
         notation: how the model writes calls (see `etude.rendering.notations`), or `auto`: as its chat template says.
 
         Raises MissingExtra when torch is absent, PolicyError when there is no such model, RenderingError when there is
@@ -73,7 +76,10 @@ class local:
             from etude.policies.attention import ATTENTION
         except ImportError as error:
             raise missing_extra("local", error.name or "torch") from error
+        if engine not in ("etude", "vllm"):
+            raise PolicyError(f"engine {engine!r} is not one of etude, vllm")
         directory = resolve(model)
+        self.engine = engine
         self.name, self.version = model, 0
         self.renderer = Renderer.load(str(directory), notation)
         try:
@@ -105,26 +111,7 @@ class local:
         self, trajectory: Trajectory, leaf: int | None, *, sampling: Sampling, seed: int
     ) -> tuple[int, Action]:
         """See protocols.Policy.act."""
-        if leaf is None:
-            raise PolicyError("a language model needs at least one message to answer")
-        # what is not filled yet is context, an assistant's words among it: this policy did not sample them
-        leaf = self.renderer.fill(trajectory, leaf, TrainOnWhat.CUSTOMIZED)
-        leaf, prompt_ids_T = self.renderer.generation_prompt(trajectory, leaf)
-        ids_P = np.concatenate([trajectory.ids_P(leaf), prompt_ids_T])
-        if len(ids_P) >= self.context:
-            return leaf, Action(Message("assistant"), prompt_ids_T, ids_P[:0], truncated=True, version=self.version)
-        version = self.version  # the weights may move while this is being sampled
-        got = await self.generator.submit(ids_P, sampling, seed)
-        message, problem = self.renderer.parse(got.ids_T, trajectory.tools)
-        return leaf, Action(
-            message,
-            prompt_ids_T=prompt_ids_T,
-            ids_T=got.ids_T,
-            logprob_T=got.logprob_T,
-            truncated=got.truncated,
-            version=version,
-            problem=problem,
-        )
+        return await act(self, self.generator.submit, trajectory, leaf, sampling=sampling, seed=seed)
 
     async def generate(
         self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]
@@ -139,7 +126,7 @@ class local:
         stops = self.renderer.stop_ids
         texts = [self.renderer.decode([i for i in g.ids_T if int(i) not in stops]) for g in got]
         return [
-            Action(Message("assistant", t), None, g.ids_T, g.logprob_T, truncated=g.truncated, version=version)
+            Action(Message("assistant", t), None, g.ids_T, g.logprob_T, g.own_T, None, g.truncated, version)
             for t, g in zip(texts, got, strict=True)
         ]
 

@@ -1,7 +1,8 @@
 """A model behind any server that speaks OpenAI's chat completions: OpenAI, vLLM, SGLang, llama.cpp, OpenRouter, …
 
 Every attempt is entered in `policy.ledger`. Such a policy gives text and calls, not token ids: it can play, teach and
-be measured, but what it samples cannot be trained on token by token.
+be measured, but what it samples cannot be trained on token by token. With `tokenizer` it can: prompts then go as ids to
+`/completions`, and the server must say which ids it sampled, as vLLM (`return_token_ids`) and llama.cpp do.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import json
 import os
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -23,7 +24,9 @@ import numpy as np
 
 from etude.core.errors import PolicyError
 from etude.core.parts import part
+from etude.policies.base import act
 from etude.protocols import Action, Sampling
+from etude.rendering import Renderer
 from etude.trajectory import Message, ToolCall, Trajectory
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds of back-off
@@ -85,6 +88,10 @@ class openai:
     """Ask for log-probabilities. Servers differ on whether they are taken before or after the temperature."""
     extra: dict[str, Any] = field(default_factory=dict)
     """More fields for the request's body; None takes a field out, as `{seed: null}` for a server that refuses seeds."""
+    tokenizer: str = ""
+    """Directory or Hugging Face id of the server's tokenizer: render here, and exchange token ids."""
+    context: int = 4096
+    """With `tokenizer`: most tokens of one conversation, as the server takes them."""
 
     version = 0
 
@@ -92,6 +99,8 @@ class openai:
         self.name = f"openai/{self.model}"
         self.ledger = Ledger()
         self._loop: asyncio.AbstractEventLoop | None = None
+        if self.tokenizer:
+            self.renderer = Renderer.load(self.tokenizer)
 
     async def act(
         self, trajectory: Trajectory, leaf: int | None, *, sampling: Sampling, seed: int
@@ -101,8 +110,13 @@ class openai:
         The action has no `ids_T`; `logprob_T` (float32, one per token of the server's) only with `logprobs`. A call
         whose arguments are no JSON object makes the action's `problem`, its message then holding the raw text alone.
 
-        Raises PolicyError when the server refuses, or when retries are used up.
+        With `tokenizer` see `submit` for what the action has.
+
+        Raises PolicyError when the server refuses, or when retries are used up; and for a grammar other than a JSON
+        schema, which no server is sure to keep to.
         """
+        if self.tokenizer:
+            return await act(self, self.submit, trajectory, leaf, sampling=sampling, seed=seed)
         if leaf is None:
             raise PolicyError(f"trajectory {trajectory.id}: no message to answer; the world must speak first")
         body: dict[str, Any] = {
@@ -112,16 +126,42 @@ class openai:
             "max_completion_tokens" if "api.openai.com" in self.base_url else "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "seed": seed,
+            "seed": seed % 2**63,  # servers take signed integers
         }
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
+        if sampling.grammar and sampling.grammar.kind != "json":
+            raise PolicyError(f"{self.name}: no grammar of kind {sampling.grammar.kind!r} on a server; only 'json'")
+        if sampling.grammar:
+            schema = {"name": "answer", "strict": True, "schema": json.loads(sampling.grammar.text)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        body |= _rare(sampling)
         if trajectory.tools:
             body["tools"] = [{"type": "function", "function": tool} for tool in trajectory.tools]
         if self.logprobs:
             body["logprobs"] = True
-        body = {key: value for key, value in (body | self.extra).items() if value is not None}
         return leaf, await self._ask(body)
+
+    async def submit(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Action:
+        """Continue int32 ids: `ids_T`, and `logprob_T` where all servers agree on it: uncut, at temperature 1.
+
+        Raises PolicyError where the server does not say which ids it sampled, and for a bias or a grammar: it does not
+        say either what these chose.
+        """
+        if sampling.grammar or sampling.logit_bias:
+            raise PolicyError(f"{self.name}: with `tokenizer`, no grammar and no logit_bias; see the docs of `submit`")
+        body: dict[str, Any] = {
+            "model": self.model,
+            "prompt": prompt.tolist(),
+            "max_tokens": min(sampling.max_tokens, self.context - len(prompt)),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": seed % 2**63,  # servers take signed integers
+            "logprobs": 1,
+            "return_token_ids": True,
+            "stop_token_ids": sorted(self.renderer.stop_ids),
+        }
+        got = await self._ask(body | _rare(sampling), "completions", from_completion)
+        uncut = sampling.temperature == 1 and sampling.top_p == 1 and not sampling.min_p
+        return got if uncut else replace(got, logprob_T=None)
 
     async def close(self) -> None:
         """Close the connections of the running event loop."""
@@ -129,13 +169,20 @@ class openai:
             await self._client.aclose()
             self._loop = None
 
-    async def _ask(self, body: dict[str, Any]) -> Action:
+    async def _ask(
+        self,
+        body: dict[str, Any],
+        path: str = "chat/completions",
+        read: Callable[[dict[str, Any]], Action] | None = None,
+    ) -> Action:
+        """read: a choice of the server's answer as an action; `from_wire` unless told."""
+        body = {key: value for key, value in (body | self.extra).items() if value is not None}
         self._connect()
         attempt = 0
         async with self._gate:  # held while waiting, so that a server that is too busy gets fewer requests
             while True:
                 try:
-                    return await self._attempt(body)
+                    return await self._attempt(path, body, read or from_wire)
                 except _Retry as failed:
                     if attempt == self.max_retries or failed.wait > PATIENCE:
                         asked = f"; it asks to wait {failed.wait:.0f} s" if failed.wait else ""
@@ -157,12 +204,12 @@ class openai:
             self._gate = asyncio.Semaphore(self.concurrency)
             self._loop = loop
 
-    async def _attempt(self, body: dict[str, Any]) -> Action:
+    async def _attempt(self, path: str, body: dict[str, Any], read: Callable[[dict[str, Any]], Action]) -> Action:
         key = os.environ.get(self.api_key_env, "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         began = time.monotonic()
         self.ledger.requests += 1
-        url = f"{self.base_url.rstrip('/')}/chat/completions"
+        url = f"{self.base_url.rstrip('/')}/{path}"
         try:
             async with asyncio.timeout(self.timeout):
                 reply = await self._client.post(url, json=body, headers=headers)
@@ -180,9 +227,9 @@ class openai:
             raise PolicyError(f"{self.name} at {self.base_url}: {reply.status_code} {said}\n{advice}")
         try:
             answer = reply.json()
-            action = from_wire(answer["choices"][0])
+            action = read(answer["choices"][0])
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise _Retry(f"200, but not a chat completion ({error!r}): {said}") from error
+            raise _Retry(f"200, but not a completion ({error!r}): {said}") from error
         self._enter(answer.get("usage") or {})
         return action
 
@@ -265,6 +312,33 @@ def from_wire(choice: dict[str, Any]) -> Action:
         truncated=choice.get("finish_reason") == "length",
         problem="\n".join(problems),
     )
+
+
+def from_completion(choice: dict[str, Any]) -> Action:
+    """One choice of a completion as an action of ids and log-probabilities; raises PolicyError where it has no ids."""
+    given = choice.get("logprobs") or {}
+    each = given.get("content") or []  # one entry for each token, as llama.cpp writes it
+    ids = choice.get("token_ids") or [token["id"] for token in each if "id" in token]
+    logprobs = given.get("token_logprobs") or [token["logprob"] for token in each]
+    if not ids or len(ids) != len(logprobs):
+        raise PolicyError(
+            f"the server gave {len(ids)} token ids and {len(logprobs)} log-probabilities for {choice.get('text')!r}, so"
+            " that it cannot be trained on token by token; take a server that gives both, such as vLLM, or leave out"
+            " `tokenizer` to talk in messages"
+        )
+    return Action(
+        Message("assistant", choice.get("text") or ""),
+        ids_T=np.array(ids, np.int32),
+        logprob_T=np.array(logprobs, np.float32),
+        truncated=choice.get("finish_reason") == "length",
+    )
+
+
+def _rare(sampling: Sampling) -> dict[str, Any]:
+    """Fields that go into a body only where they say something, as not every server knows them."""
+    bias = {str(id): bias for id, bias in sampling.logit_bias}
+    rare = {"stop": list(sampling.stop), "min_p": sampling.min_p, "logit_bias": bias}
+    return {name: value for name, value in rare.items() if value}
 
 
 def _retry_after(value: str) -> float:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from etude.core.errors import RenderingError
 from etude.trajectory import Message, ToolCall
 
 Tools = Sequence[dict[str, Any]]
@@ -73,6 +74,35 @@ def parse(text: str, notation: str = "hermes", tools: Tools = ()) -> tuple[Messa
         calls += found
         content += "" if found else text[match.start() : at]
     return Message("assistant", (content + text[at:]).strip(), tuple(calls)), "; ".join(problems)
+
+
+def calls_grammar(tools: Tools, notation: str = "hermes") -> str:
+    """A Lark grammar (as llguidance reads it) of all text whose calls are well-formed calls of these tools.
+
+    Raises RenderingError for a notation other than hermes.
+    """
+    if notation != "hermes":
+        raise RenderingError(f"no grammar for calls in notation {notation!r}; only 'hermes' has one yet")
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": tool["name"]},
+                "arguments": {"type": "object", "additionalProperties": False, **(tool.get("parameters") or {})},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in tools
+    ]
+    space = r"[ \n]{1,8}"  # without end, a weak model never writes on
+    schema = {"anyOf": calls, "x-guidance": {"whitespace_pattern": space}}
+    return f"""start: (opened call)* TEXT
+opened[lazy]: /(?s:.*)<tool_call>/
+TEXT: /(?s:.*)/ & ~/(?s:.*)<tool_call>(?s:.*)/
+call: SPACE? %json {json.dumps(schema)} SPACE? "</tool_call>"
+SPACE: /{space}/
+"""
 
 
 def as_call(value: Any, number: int, id: str = "call_{}") -> ToolCall:

@@ -88,7 +88,8 @@ class EpisodeRun:
         if action.ids_T is not None and action.prompt_ids_T is not None:
             unsampled = len(action.prompt_ids_T)
             node["ids_T"] = np.concatenate([action.prompt_ids_T, action.ids_T])
-            node["sampled_T"] = np.arange(len(node["ids_T"])) >= unsampled
+            own_T = np.ones(len(action.ids_T), bool) if action.own_T is None else action.own_T
+            node["sampled_T"] = np.concatenate([np.zeros(unsampled, bool), own_T])
             if action.logprob_T is not None:
                 node["logprob_T"] = np.concatenate([np.full(unsampled, np.nan, np.float32), action.logprob_T])
         if action.problem:
@@ -319,8 +320,17 @@ def _unscore(episode: Episode, error: Exception) -> None:
 
 def attach(policy: Any) -> None:
     """Give a policy that holds a local model its decoder."""
-    if hasattr(policy, "generator") and policy.generator is None:
-        from etude.rollout.generator import Generator
+    if not hasattr(policy, "generator") or policy.generator is not None:
+        return
+    if policy.engine == "vllm":
+        from etude.rollout.vllm import VLLM
 
-        policy.generator = Generator(policy.model, policy.renderer.stop_ids, context=policy.context)
+        policy.generator = VLLM(policy)
+    else:
+        from etude.rollout.generator import Generator
+        from etude.rollout.grammar import Matchers
+
+        stop_ids, vocabulary = policy.renderer.stop_ids, policy.model.get_output_embeddings().weight.shape[0]
+        policy.generator = Generator(policy.model, stop_ids, context=policy.context)
         policy.generator.decode, policy.generator.lock = policy.renderer.decode, policy.lock
+        policy.generator.matcher = Matchers(policy.renderer.tokenizer, stop_ids, vocabulary)

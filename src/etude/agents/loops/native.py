@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from etude.agents.loops.base import noted
 from etude.core.parts import part
-from etude.protocols import Observation, Run
+from etude.protocols import Grammar, Observation, Run
 from etude.trajectory import Message
 
 
@@ -17,13 +17,16 @@ from etude.trajectory import Message
 class native:
     """The default agent."""
 
+    well_formed: bool = False
+    """Let a local model write no malformed call, by a grammar made of the tools (needs the extra `grammar`)."""
     note: str = ""
     """A line added to the first request, such as the control code of data that was trained with one."""
 
     async def __call__(self, run: Run, first: Observation) -> None:
         run.observe(*noted(first.messages, self.note))
+        changes = {"grammar": Grammar("calls")} if self.well_formed else {}
         while not run.over:
-            action = await run.act()
+            action = await run.act(**changes)
             if action.problem:
                 run.observe(Message("tool", f"error: {action.problem}"))
                 if not action.message.tool_calls:
