@@ -92,7 +92,7 @@ def test_without_the_package_it_says_what_to_install(policy, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "vllm", None)
     monkeypatch.setattr(policy, "generator", None)
-    with pytest.raises(PolicyError, match="pip install vllm .* && pip install --no-deps etude"):
+    with pytest.raises(PolicyError, match=r"pip install vllm .* && pip install --no-deps etude"):
         attach(policy)
     with pytest.raises(PolicyError, match="engine 'vlm' is not one of etude, vllm"):
         build("policies/local", model=policy.name, engine="vlm")

@@ -74,9 +74,8 @@ class _Request:
     """Where the answer stands in its grammar: `allowed()`, bool [V], and `advance(token)`."""
 
     def __post_init__(self) -> None:
-        self.draw = replace(
-            self.sampling, max_tokens=0, stop=()
-        )  # what decides a draw: rows with the same are one batch
+        # what decides a draw: rows with the same are drawn together
+        self.draw = replace(self.sampling, max_tokens=0, stop=())
 
 
 @dataclass

@@ -13,7 +13,7 @@ import numpy as np
 from etude.core.errors import PolicyError, missing_extra
 from etude.protocols import Grammar
 
-SPACES = {"whitespace_pattern": r"[ \n]{1,8}"}  # between JSON's tokens; without end, a weak model never writes on
+SPACES: Any = {"whitespace_pattern": r"[ \n]{1,8}"}  # between JSON's tokens; without end, a weak model never writes on
 
 
 class Matchers:

@@ -35,7 +35,7 @@ class VLLM:
     def __init__(self, policy: Any):
         """policy: such as `policies/local`; its weights, context and stop tokens. Raises PolicyError without vLLM."""
         try:
-            import vllm  # noqa: F401
+            import vllm  # noqa: F401  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise PolicyError(
                 f"engine 'vllm' needs vLLM ({error}); in an environment of its own:\n{INSTALL}"
@@ -86,8 +86,8 @@ class VLLM:
     # -- in the engine's thread ----------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.engine.arg_utils import AsyncEngineArgs  # pyright: ignore[reportMissingImports]
+        from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]
 
         self._lock = asyncio.Lock()
         self.policy.save(self._model)
@@ -111,7 +111,7 @@ class VLLM:
         return f"{self._directory.name}/model"
 
     async def _submit(self, prompt: np.ndarray, sampling: Sampling, seed: int, most: int) -> Sampled:
-        from vllm import SamplingParams
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
 
         async with self._lock:
             if self._stale:
@@ -119,7 +119,7 @@ class VLLM:
                 await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": self._model})
                 await self._engine.reset_prefix_cache()
                 self._stale = False
-        given = {"prompt_token_ids": prompt.tolist()}
+        given, last = {"prompt_token_ids": prompt.tolist()}, None
         try:
             settings = SamplingParams(
                 max_tokens=most,
@@ -136,6 +136,8 @@ class VLLM:
                 last = output
         except Exception as error:
             raise PolicyError(f"decoding failed: {error!r}") from error
+        if last is None:
+            raise PolicyError("decoding failed: vLLM gave no answer")
         answer, cached = last.outputs[0], last.num_cached_tokens or 0
         ids = list(answer.token_ids)
         self.counters.prefilled += len(prompt) - cached
