@@ -27,7 +27,7 @@ GROWTH = {
     "context": {n: {"words": n - 30} for n in (128, 256, 512, 1024)},
     "group": {n: {"tasks": 4, "group": n} for n in (2, 4, 8, 16)},
 }
-ROUNDS = 1 if bench.QUICK else 2
+ROUNDS = 1
 if bench.QUICK:
     BASE |= {"tasks": 2, "tokens": 4}
     GROWTH = {name: dict(list(sizes.items())[:2]) for name, sizes in GROWTH.items()}

@@ -20,7 +20,7 @@ SORTED = {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_
 # 2 packs of 1024 tokens hold about as much as 8 chats
 PACKED = {"gradient_checkpointing": False, "packing": True, "per_device_train_batch_size": 2}
 SETTINGS = {"TRL as it comes": {}, "TRL, sorted by length": SORTED, "TRL, packed": PACKED}
-CHATS, ROUNDS = (8, 1) if bench.QUICK else (96, 2)
+CHATS, ROUNDS = (8, 1) if bench.QUICK else (64, 1)
 
 
 def chats() -> list[tuple[str, str]]:
