@@ -171,6 +171,20 @@ async def test_the_turns_of_a_dialogue_are_computed_once(policy):
     assert computed == [len(encoded(policy)[0])] + [len(more) + 1] * 5
 
 
+async def test_keys_and_values_grow_with_the_longest_conversation_and_keep_what_they_hold(policy):
+    generator = fresh(policy, context=200)
+    prompt = encoded(policy)[1]
+    await run(generator, [prompt], Sampling(max_tokens=4))
+    before = generator._memory()[0].shape[3]
+    assert len(prompt) + 4 <= before < 2 * (len(prompt) + 4)
+    reused = generator.counters.reused
+    (long,) = await run(generator, [prompt], Sampling(max_tokens=200, temperature=0))
+    assert generator._memory()[0].shape[3] == 200
+    assert generator.counters.reused == reused + len(prompt) - 1
+    (alone,) = await run(fresh(policy, context=200), [prompt], Sampling(max_tokens=200, temperature=0))
+    same(long, alone)
+
+
 async def test_a_fork_copies_what_it_shares_and_leaves_the_other_branch_alone(policy):
     generator, prompt = never_stops(policy), policy.renderer.encode("the cat sat on the mat. " * 2)
     trunk = (await run(generator, [prompt], Sampling(max_tokens=6), [0]))[0]

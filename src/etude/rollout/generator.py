@@ -228,6 +228,7 @@ class Generator:
         self.lock = threading.RLock()  # the policy's, where it has one: no step while the weights move
         self._slots = [_Slot() for _ in range(slots)]
         self._cache: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._longest = 1
         self._waiting: list[_Request] = []
         self._pump: asyncio.Task[None] | None = None
         self._clock = 0
@@ -269,6 +270,7 @@ class Generator:
         loop = asyncio.get_running_loop()
         request = _Request(prompt, sampling, np.random.Generator(np.random.Philox(seed)), loop.create_future())
         request.matcher = self.matcher(sampling.grammar) if sampling.grammar else None
+        self._longest = max(self._longest, min(len(prompt) + sampling.max_tokens, self.context))
         self._waiting.append(request)
         if self._pump is None or self._pump.done() or self._pump.get_loop() is not loop:
             self._pump = loop.create_task(self._run())
@@ -355,16 +357,18 @@ class Generator:
             model.config._attn_implementation = usual
 
     def _memory(self) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._cache is None:
+        """Keys and values, long enough for the longest conversation so far; twice as long each time it grows."""
+        if self._cache is None or self._cache[0].shape[3] < self._longest:
             config = self.model.config.get_text_config()
             width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
             heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-            shape = (config.num_hidden_layers, len(self._slots), heads, self.context, width)
+            length = min(self.context, 2 ** math.ceil(math.log2(self._longest)))
+            shape = (config.num_hidden_layers, len(self._slots), heads, length, width)
             weight = self.model.get_output_embeddings().weight
-            self._cache = (
-                torch.zeros(shape, dtype=weight.dtype, device=weight.device),
-                torch.zeros(shape, dtype=weight.dtype, device=weight.device),
-            )
+            keys, values = (torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2))
+            for old, new in zip(self._cache or (), (keys, values), strict=False):
+                new[:, :, :, : old.shape[3]] = old
+            self._cache = keys, values
         return self._cache
 
     def _admit(self, plan: _Plan, tokens: list[np.ndarray]) -> list[int]:
