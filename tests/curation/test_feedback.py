@@ -14,7 +14,6 @@ from ..engine_fixtures import load_policy, policy, tiny_model_directory  # noqa:
 from .test_steps import gradient, talk
 
 
-@pytest.mark.exact(86)
 def test_the_wording_is_a_bijection_of_the_verdict():
     verdicts = [dict(zip("abc", held, strict=True)) for held in itertools.product([True, False], repeat=3)]
     texts = [wording(verdict) for verdict in verdicts]
@@ -22,7 +21,6 @@ def test_the_wording_is_a_bijection_of_the_verdict():
     assert [reading(text) for text in texts] == verdicts
 
 
-@pytest.mark.exact(86)
 def test_without_its_words_it_is_training_on_the_mixed_data(policy):  # noqa: F811
     good, bad = talk("a", 2, policy.renderer.fill), talk("b", 3, policy.renderer.fill)
     bad.episodes[0].reward = 0.0

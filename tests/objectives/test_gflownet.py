@@ -43,7 +43,6 @@ def make(logprob_E2, reward=REWARD, weight=1.0) -> Batch:
     )
 
 
-@pytest.mark.exact(188)
 def test_variance_is_zero_at_the_tabular_solution():
     batch = make(tabular())
     loss, metrics = build("objectives/gflownet")(batch)
@@ -54,7 +53,6 @@ def test_variance_is_zero_at_the_tabular_solution():
     assert build("objectives/gflownet")(make(uniform))[0].item() > 0.1
 
 
-@pytest.mark.exact(188)
 def test_balance_is_zero_at_the_tabular_solution_with_its_z():
     objective = build("objectives/gflownet", loss="balance", rate=2.0)
     (scaled,) = objective.parameters()
@@ -66,7 +64,6 @@ def test_balance_is_zero_at_the_tabular_solution_with_its_z():
     assert abs(scaled.grad.item()) < 1e-5
 
 
-@pytest.mark.exact(188)
 def test_the_scale_of_rewards_does_not_matter():
     logprob_E2 = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
     batches = [make(logprob_E2, scale * REWARD) for scale in (1.0, 7.0)]

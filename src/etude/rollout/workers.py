@@ -49,7 +49,7 @@ class Worker:
         stored: the reference to the parameters of `version`, inside a list so that Ray does not fetch it unasked.
         """
         async with self.fetching:
-            if version != self.policy.version:
+            if version > self.policy.version:  # an earlier step may still be in play when a later one begins
                 self._load(await stored[0])
                 self.policy.version = version
         # a task of the run's own environment comes without it, for it may live in this process alone
@@ -114,7 +114,7 @@ class Workers:
         """
         failed = self.ray.exceptions
         make_ready(self.policy, scorers)
-        stored = self._store()
+        version, stored = self._store()
         made, tries = begin(tasks, group=group, seed=seed, name=name), Counter[int]()
         units: asyncio.Queue[int] = asyncio.Queue()
         for t in range(len(tasks)):
@@ -131,7 +131,7 @@ class Workers:
                 task = replace(tasks[t], environment=None) if tasks[t].environment is self.environment else tasks[t]
                 try:
                     made[t], spent = await actor.play.remote(
-                        task, made[t], self.version, stored, concurrency=concurrency, **how
+                        task, made[t], version, stored, concurrency=concurrency, **how
                     )
                 except failed.RayTaskError:  # the worker lives, and its code raised
                     raise
@@ -170,8 +170,8 @@ class Workers:
         except self.ray.exceptions.RayError as error:
             raise EtudeError(f"a worker cannot be started; mend what it says, and run again:\n{error}") from error
 
-    def _store(self) -> list[Any]:
-        """The reference to this version's moved parameters, put into the object store once."""
+    def _store(self) -> tuple[int, list[Any]]:
+        """The policy's version, and the reference to its moved parameters, put into the object store once."""
         if self.policy.version != self.version:
             from safetensors.torch import save
 
@@ -179,7 +179,7 @@ class Workers:
             with self.policy.lock:  # a learner may be at work in a thread
                 data = save({name: parameter.detach().cpu().contiguous() for name, parameter in moved})
             self.version, self.stored, self.stored_bytes = self.policy.version, [self.ray.put(data)], len(data)
-        return self.stored
+        return self.version, self.stored
 
     def _fail(self, trajectory: Trajectory, error: Exception) -> None:
         # of what can take a process down, a model's memory comes first; without a model only the world is left
