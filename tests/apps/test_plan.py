@@ -110,15 +110,20 @@ def test_a_group_reads_its_prompt_once():
     assert tree_tokens(trajectory) == 9 + 2 * 12
 
 
-def test_memory_follows_from_the_shapes(tiny_policy):
-    head = tiny_policy.model.get_output_embeddings().weight
+def test_memory_is_that_of_the_weights_the_cache_and_the_step(tiny_policy):
     parameters = sum(p.numel() for p in tiny_policy.model.parameters())
-    cache = planning.KEPT * 1024 * floors.cache_bytes(tiny_policy.model)
-    assert planning.peak_memory(tiny_policy, training=False) == planning.PROCESS + 4 * parameters + cache
-    inputs = 4 * 4 * (4 * 192 + 2 * 192 + 512)  # four layers: seven matrices, of which one reads 512
-    training = planning.peak_memory(tiny_policy, training=True, rows=100, share=0.5)
-    moving = parameters * (4 + 8 + 4) + 100 * 2 * inputs + 50 * 12 * head.shape[0]
-    assert training == planning.PROCESS + 4 * parameters + cache + moving
+    cache = planning.KEPT * 2 * 300 * floors.cache_bytes(tiny_policy.model)
+    playing = planning.peak_memory(tiny_policy, length=300, training=False)
+    assert playing == planning.PROCESS + 4 * parameters + cache
+    assert (
+        planning.peak_memory(tiny_policy, length=9000, training=False) > playing
+    )  # no longer than the context, though
+    few, many = (planning.peak_memory(tiny_policy, length=300, training=True, rows=rows) for rows in (100, 200))
+    assert few > playing + parameters * (4 + 8)  # gradients and moments
+    assert (
+        planning.peak_memory(tiny_policy, length=300, training=True, rows=100, reference=True) == few + 4 * parameters
+    )
+    assert many > few
 
 
 def test_plan_and_doctor_of_a_run(recipe, monkeypatch, capsys):

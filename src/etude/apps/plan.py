@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from etude.apps import measure
-from etude.apps.stages import STAGES, draw, fill, prepare
+from etude.apps.stages import STAGES, fill, prepare
+from etude.apps.tasks import draw, pool_of
 from etude.apps.work import Work, model_of
 from etude.core.errors import EtudeError
 from etude.core.progress import stopping
@@ -118,6 +119,8 @@ class Foretold:
     speed: Any
     phase: Phase
     notes: list[str] = field(default_factory=list)
+    longest: int = 1
+    """Tokens of the longest conversation of the phase."""
 
     # -- stages ----------------------------------------------------------------------------------------------------
 
@@ -129,7 +132,7 @@ class Foretold:
 
     async def collect(self, *, by: str, episodes: int, group: int, split: str, keep: bool, **play: Any) -> None:
         count = -(-episodes // group)
-        tasks = draw(self.work, split, min(count, SAMPLE), stream=self.work.phase)
+        tasks = draw(self.work, pool_of(self.work, split), min(count, SAMPLE), stream=self.work.phase)
         played = await stand_ins(self.work, tasks, group)
         if by == "policy":
             self._play(played, count * group, **play)
@@ -156,7 +159,7 @@ class Foretold:
     async def evolve_weights(
         self, *, steps: int, population: int, tasks: int, split: str, max_tokens: int, max_turns: int, **_: Any
     ) -> None:
-        chosen = draw(self.work, split, min(tasks, SAMPLE), stream=(self.work.phase, 0))
+        chosen = draw(self.work, pool_of(self.work, split), min(tasks, SAMPLE), stream=(self.work.phase, 0))
         played = await stand_ins(self.work, chosen)
         self._play(played, steps * population * tasks, max_tokens=max_tokens, max_turns=max_turns)
         self._remember(training=True)
@@ -183,7 +186,7 @@ class Foretold:
         micro_tokens: int, temperature: float, max_tokens: int, max_turns: int, **rest: Any,
     ) -> None:  # fmt: skip
         minimised = self.work.build("objectives", objective)
-        chosen = draw(self.work, split, min(tasks, SAMPLE), stream=(self.work.phase, 0))
+        chosen = draw(self.work, pool_of(self.work, split), min(tasks, SAMPLE), stream=(self.work.phase, 0))
         played = await stand_ins(self.work, chosen, group)
         for _ in range(steps):
             self._play(played, tasks * group, max_tokens=max_tokens, max_turns=max_turns)
@@ -197,7 +200,7 @@ class Foretold:
         micro_tokens: int, max_tokens: int, max_turns: int, **rest: Any,
     ) -> None:  # fmt: skip
         minimised = self.work.build("objectives", objective)
-        chosen = draw(self.work, split, min(tasks, SAMPLE), stream=(self.work.phase, 0))
+        chosen = draw(self.work, pool_of(self.work, split), min(tasks, SAMPLE), stream=(self.work.phase, 0))
         played = await stand_ins(self.work, chosen, group)
         for _ in range(rounds):
             self._play(played, tasks * group, max_tokens=max_tokens, max_turns=max_turns)
@@ -228,6 +231,7 @@ class Foretold:
             self.notes.append("no expert plays some of the tasks: answers there are taken to be as long as they may be")
         lengths = [lengths[i % len(lengths)] for i in range(count)]
         self.phase.episodes += count
+        self.longest = max(self.longest, played.longest)
         self._read(played.prefilled * count)
         slots = max(1.0, sum(lengths) / makespan(lengths, ACTIVE))
         self._sample(sum(lengths), count * max_tokens * max_turns, slots)
@@ -241,11 +245,10 @@ class Foretold:
         self.phase.trained += times * sum(int(row.mask_P.sum()) for row in chosen)
         self.phase.computed += computed
         self.phase.steps += steps
-        reference = "reference" in objective.needs
-        self._spend(self.speed.train * computed * (4 / 3 if reference else 1) + self.speed.step * steps)
+        needs = {name: name in objective.needs for name in ("reference", "entropy")}
+        self._spend(self.speed.train * computed * (4 / 3 if needs["reference"] else 1) + self.speed.step * steps)
         longest = max((len(row.ids_P) for row in chosen), default=0)
-        share = sum(int(r.mask_P.sum()) for r in chosen) / max(1, sum(len(r.ids_P) for r in chosen))
-        self._remember(training=True, rows=max(micro_tokens, longest), share=share, reference=reference)
+        self._remember(training=True, rows=max(micro_tokens, longest), **needs)
 
     def _read(self, tokens: float) -> None:
         self.phase.prefilled += tokens
@@ -264,7 +267,7 @@ class Foretold:
         self.phase.seconds_at_most += seconds if at_most is None else at_most
 
     def _remember(self, **how: Any) -> None:
-        self.phase.memory = max(self.phase.memory, peak_memory(self.work.policy, **how))
+        self.phase.memory = max(self.phase.memory, peak_memory(self.work.policy, length=self.longest, **how))
 
     async def _really(self, verb: str, options: dict[str, Any]) -> None:
         """Run a stage that needs no model on the stand-ins. Where they are not what it looks for, all of them stay."""
@@ -295,6 +298,8 @@ class Played:
     """Mean tokens of an episode that the decoder reads: what it does not share with an earlier one, nor sampled."""
     row: float = 0.0
     """Mean tokens of an episode."""
+    longest: int = 0
+    """Tokens of the longest."""
     turns: list[list[int]] = field(default_factory=list)
     """Sampled tokens of each turn of each episode."""
 
@@ -335,7 +340,7 @@ def _count(played: Played) -> None:
             rows.append(len(ids_P))
             played.turns.append(turns)
             seen += [] if g else [prompt]
-    played.prefilled, played.row = float(np.mean(read)), float(np.mean(rows))
+    played.prefilled, played.row, played.longest = float(np.mean(read)), float(np.mean(rows)), max(rows)
 
 
 def _repeated(trajectories: Sequence[Trajectory], count: int) -> list[Trajectory]:
@@ -365,28 +370,20 @@ def makespan(lengths: Sequence[int], slots: int) -> int:
 # -- memory --------------------------------------------------------------------------------------------------------
 
 
-def peak_memory(policy: Any, *, training: bool, rows: int = 0, share: float = 0.0, reference: bool = False) -> int:
+def peak_memory(policy: Any, *, length: int, training: bool, rows: int = 0, **needs: bool) -> int:
     """Bytes that a process needs at most: an estimate from the shapes.
 
-    policy: its weights part has chosen what moves. rows: tokens computed at once. share: of them, those with a weight.
-    reference: a copy of what moves is kept.
+    length: tokens of the longest conversation, of which the decoder keeps keys and values. rows: tokens computed at
+    once in training; needs: of the objective, see `training.memory.peak`, which is taken for all tokens trained.
 
-    Loading takes the weights in float32 beside those of the policy's type. Decoding keeps keys and values. Training
-    keeps float32 masters, gradients and AdamW's moments of what moves, what each linear layer was given, twice (the
-    layers between keep as much again), and the logits of weighted tokens in float32, three times.
+    Loading takes the weights in float32 beside those of the policy's type.
     """
     from etude.apps import floors
+    from etude.training.memory import peak
 
-    model, parameters = policy.model, list(policy.model.parameters())
+    parameters = list(policy.model.parameters())
     size = sum(p.numel() * p.element_size() for p in parameters)
     loading = size + sum(4 * p.numel() for p in parameters if p.element_size() < 4)
-    cache = KEPT * policy.context * floors.cache_bytes(model)
-    if not training:
-        return PROCESS + max(loading, size + cache)
-    moving = 0
-    for p in (p for p in parameters if p.requires_grad):
-        masters = 4 if p.element_size() < 4 else 0
-        moving += p.numel() * (masters + 4 + 8 + p.element_size() * (2 if reference else 1))
-    head = model.get_output_embeddings().weight
-    inputs = sum(module.in_features for module in floors.linears(model)) * head.element_size()
-    return PROCESS + max(loading, size + cache + moving + int(rows * (2 * inputs + 12 * share * head.shape[0])))
+    cache = KEPT * min(policy.context, 2 * length) * floors.cache_bytes(policy.model)
+    held = peak(policy.model, rows, **needs).total if training else size
+    return PROCESS + max(loading, int(held + cache))

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from etude.apps.tasks import draw, pool_of, stream_seed
 from etude.apps.work import Work, expert_of, model_of
-from etude.core.errors import RecipeError, suggest
+from etude.core.errors import RecipeError
 from etude.core.progress import progress
 from etude.core.recipe import PartName
 from etude.protocols import Sampling, Task
@@ -15,7 +16,6 @@ from etude.training import distributed
 from etude.trajectory import StopReason, Trajectory
 
 Part = str | dict
-FIELDS = ("id", "domain", "difficulty", "skills", "provenance")  # of a task, by which practise.where chooses
 GENERAL = Path(__file__).parent.parent / "curation" / "data" / "general.jsonl"
 
 
@@ -50,7 +50,7 @@ async def collect(
 
     if by not in ("expert", "policy"):
         raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
-    tasks = draw(work, split, -(-episodes // group), stream=work.phase)
+    tasks = draw(work, pool_of(work, split), -(-episodes // group), stream=work.phase)
     expert = None
     if by == "expert":
         solve = expert_of(work.environment)
@@ -290,7 +290,7 @@ async def practise(
     """
     from etude.evaluation.razor import forward_kl
     from etude.training.learner import rows
-    from etude.training.online import online
+    from etude.training.online import has_signal, online
 
     if ahead < 0 or (ahead and correction != "truncate"):
         raise RecipeError(
@@ -331,10 +331,9 @@ async def practise(
             kept: list[Trajectory] = []
             played: list[Trajectory] = []
             for again in range(redraw + 1):
+                stream = (work.phase, step, again) if again else (work.phase, step)
                 played = await work.play(
-                    draw(
-                        work, split, tasks - len(kept), stream=(work.phase, step, again)[: 3 if again else 2], pool=pool
-                    ),
+                    draw(work, pool, tasks - len(kept), stream),
                     group=group,
                     sampling=sampling,
                     seed=stream_seed(work, step + again * steps),
@@ -427,7 +426,7 @@ async def iterate(
 
         async def round_(number: int) -> list[Trajectory]:
             return await work.play(
-                draw(work, split, tasks, stream=(work.phase, number)),
+                draw(work, pool_of(work, split), tasks, stream=(work.phase, number)),
                 group=group,
                 sampling=Sampling(max_tokens, temperature),
                 seed=stream_seed(work, number),
@@ -496,7 +495,7 @@ async def evolve_weights(
             for n, seed in enumerate(seeds):
                 evolution.perturb(seed)
                 members = await work.play(
-                    draw(work, split, tasks, stream=(work.phase, step)),
+                    draw(work, pool_of(work, split), tasks, stream=(work.phase, step)),
                     sampling=Sampling(max_tokens, temperature),
                     seed=stream_seed(work, step),
                     max_turns=max_turns,
@@ -511,7 +510,10 @@ async def evolve_weights(
             work.put([t for one in played for t in one], f"{step + 1:06d}")
             figures = summary([t for one in played for t in one])
             del figures["groups_with_gradient"]
-            work.record(step + 1, figures | {"best": max(scores), "spread": float(np.std(scores))})
+            known = [score for score in scores if not np.isnan(score)]
+            if known:
+                figures |= {"best": max(known), "spread": float(np.std(known))}
+            work.record(step + 1, figures)
             work.save_if_due(step + 1, checkpoint_seconds)
     work.save(steps)
     work.log(f"evolve_weights: {steps} steps of {population} members")
@@ -533,44 +535,6 @@ STAGES: dict[str, Callable[..., Any]] = {
 # -- shared by stages ----------------------------------------------------------------------------------------------
 
 
-def stream_seed(work: Work, step: int) -> int:
-    """A seed for one step of one phase."""
-    return (work.seed * 1009 + work.phase) * 1_000_003 + step
-
-
-def draw(work: Work, split: str, count: int, stream: Any, pool: Sequence[Task] | None = None) -> list[Task]:
-    """Tasks of a split, or of a pool: the same recipe, phase and step draw the same ones; none twice while there are
-    enough."""
-    import random
-
-    tasks = work.environment.tasks(split) if pool is None else pool
-    if not tasks:
-        raise RecipeError(f"environment {work.environment.name!r} has no tasks in split {split!r}")
-    rng = random.Random(f"{work.seed} {stream}")
-    places = rng.sample(range(len(tasks)), count) if count <= len(tasks) else rng.choices(range(len(tasks)), k=count)
-    return [tasks[i] for i in places]
-
-
-def pool_of(work: Work, split: str, where: dict[str, list[Any]], from_data: bool) -> Sequence[Task]:
-    """The tasks of a split whose fields have such values, and, with `from_data`, which are in the data so far."""
-    tasks = work.environment.tasks(split)
-    if where:
-        for key in where:
-            if key not in FIELDS:
-                raise RecipeError(f"practise.where: no field {key!r} to choose tasks by; {suggest(key, FIELDS)}")
-        tasks = [t for t in tasks if all(_among(getattr(t, key), values) for key, values in where.items())]
-    if from_data:
-        there = {trajectory.task for trajectory in work.read_data()}
-        tasks = [t for t in tasks if t.id in there]
-    if not tasks:
-        raise RecipeError(f"practise: no task of split {split!r} is left (where={where}, from_data={from_data})")
-    return tasks
-
-
-def _among(value: Any, values: list[Any]) -> bool:
-    return any(v in values for v in value) if isinstance(value, tuple) else value in values
-
-
 async def tempered(
     work: Work, pool: Sequence[Task], tasks: int, target: float, sampling: Sampling, max_turns: int
 ) -> float:
@@ -579,24 +543,13 @@ async def tempered(
 
     file = work.directory.path / f"{work.name}-temperature.json"
     if not file.exists():
-        drawn = draw(work, "", tasks, stream=(work.phase, "temperature"), pool=pool)
+        drawn = draw(work, pool, tasks, stream=(work.phase, "temperature"))
         seed = stream_seed(work, 1_000_002)  # the last of the phase's, which no step has
-        played = await work.play(
-            drawn,
-            sampling=sampling,
-            seed=seed,
-            max_turns=max_turns,
-            name=f"{work.name}/0/",
-        )
+        played = await work.play(drawn, sampling=sampling, seed=seed, max_turns=max_turns, name=f"{work.name}/0/")
         found = find_temperature(lambda T: entropy_at(work.policy, played, T), target)
         work.directory.write(file.name, json.dumps(found))
         work.log(f"practise: temperature {found:.3f} for an entropy of {target:g} nats per token")
     return json.loads(file.read_text())
-
-
-def has_signal(trajectory: Trajectory) -> bool:
-    """Whether episodes of the group have different scores."""
-    return len({e.score for e in trajectory.episodes if e.score is not None}) > 1
 
 
 def unscore_cut(trajectory: Trajectory) -> None:

@@ -7,7 +7,6 @@ parameters, trained here by `etude.synthesis.tiny`).
 
 import contextlib
 import copy
-import ctypes
 import importlib.util
 import os
 import threading
@@ -26,8 +25,6 @@ from etude.trajectory import Message, Trajectory
 from etude.trajectory.forest import Tree, batches, forest
 
 TOKENS_PER_FORWARD = 2048  # padded tokens in one no-gradient batch
-KEPT = 1 << 30  # bytes
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 TINY = "2"  # version of the tiny model; `etude.synthesis.tiny` raises it with every change of what it trains
 
 
@@ -98,8 +95,6 @@ class local:
             raise PolicyError(f"dtype {dtype!r} is not one of auto, bfloat16, float32")
         self.dtype = getattr(torch, wanted)
         self.model.to(device=self.device, dtype=self.dtype).eval()
-        if self.device == "cpu":
-            _keep_freed_memory()
         self.generator: Any = None
         self.lock = threading.RLock()
         """Held while the model computes or its weights move: it may be trained in a thread while it is sampled from."""
@@ -327,18 +322,6 @@ def save(model: Any, tokenizer: Any, directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
     os.replace(temporary, directory)
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep up to a GiB of freed memory, instead of asking the system for every tensor anew.
-
-    Saves the pages' first touch, and that all large tensors lie at the same place of a page, which stalls the
-    processor: a sixth of a training step and up to a third of a decoding step on two cores.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # only glibc has it
-        libc.mallopt(M_MMAP_THRESHOLD, KEPT)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def computes_bfloat16(device: str) -> bool:

@@ -207,31 +207,13 @@ def _attention(
 AttentionInterface.register(ATTENTION, _attention)
 
 
-class Generator:
-    """Decodes many requests at once; `submit` is all that a policy needs."""
+class Engine:
+    """What decoders have in common."""
 
-    def __init__(self, model: Any, stop_ids: frozenset[int], *, slots: int = 48, active: int = 32, context: int = 2048):
-        """model: a transformers causal LM; the weights are read in place, so training needs no copy.
-
-        stop_ids: tokens that end a request; they are part of what is sampled.
-        slots: conversations whose keys and values are kept. active: most that decode at once, never above `slots`.
-        context: most tokens of one conversation.
-        """
-        self.model, self.stop_ids, self.active = model, stop_ids, min(active, slots)
-        self.context = min(context, getattr(model.config, "max_position_embeddings", context))
-        # transformers 5.24 renamed it, model by model
-        arguments = inspect.signature(model.get_decoder().forward).parameters
-        self._cache_argument = "cache" if "cache" in arguments else "past_key_values"
-        self._packed = Packed(model)
+    def __init__(self):
         self.counters = Counters()
         self.live = 0
-        self.lock = threading.RLock()  # the policy's, where it has one: no step while the weights move
-        self._slots = [_Slot() for _ in range(slots)]
-        self._cache: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._longest = 1
-        self._waiting: list[_Request] = []
-        self._pump: asyncio.Task[None] | None = None
-        self._clock = 0
+        """Episodes that are being played."""
 
     @contextlib.contextmanager
     def episode(self) -> Iterator[None]:
@@ -241,6 +223,32 @@ class Generator:
             yield
         finally:
             self.live -= 1
+
+
+class Generator(Engine):
+    """Decodes many requests at once; `submit` is all that a policy needs."""
+
+    def __init__(self, model: Any, stop_ids: frozenset[int], *, slots: int = 48, active: int = 32, context: int = 2048):
+        """model: a transformers causal LM; the weights are read in place, so training needs no copy.
+
+        stop_ids: tokens that end a request; they are part of what is sampled.
+        slots: conversations whose keys and values are kept. active: most that decode at once, never above `slots`.
+        context: most tokens of one conversation.
+        """
+        super().__init__()
+        self.model, self.stop_ids, self.active = model, stop_ids, min(active, slots)
+        self.context = min(context, getattr(model.config, "max_position_embeddings", context))
+        # transformers 5.24 renamed it, model by model
+        arguments = inspect.signature(model.get_decoder().forward).parameters
+        self._cache_argument = "cache" if "cache" in arguments else "past_key_values"
+        self._packed = Packed(model)
+        self.lock = threading.RLock()  # the policy's, where it has one: no step while the weights move
+        self._slots = [_Slot() for _ in range(slots)]
+        self._cache: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._longest = 1
+        self._waiting: list[_Request] = []
+        self._pump: asyncio.Task[None] | None = None
+        self._clock = 0
 
     def invalidate(self) -> None:
         """Start no request from the keys and values kept so far, because the weights changed or nothing may depend on
@@ -362,7 +370,8 @@ class Generator:
             config = self.model.config.get_text_config()
             width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
             heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-            length = min(self.context, 2 ** math.ceil(math.log2(self._longest)))
+            # never shorter than SPAN, or how many keys are looked at would depend on what was played before
+            length = min(self.context, 2 ** math.ceil(math.log2(max(SPAN, self._longest))))
             shape = (config.num_hidden_layers, len(self._slots), heads, length, width)
             weight = self.model.get_output_embeddings().weight
             keys, values = (torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2))

@@ -10,11 +10,9 @@ log-probabilities under `top_p` or `min_p`, because its own are those of what is
 
 import asyncio
 import atexit
-import contextlib
 import itertools
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,14 @@ import numpy as np
 
 from etude.core.errors import PolicyError
 from etude.protocols import Sampling
-from etude.rollout.generator import Counters, Sampled
+from etude.rollout.generator import Engine, Sampled
 
 # vLLM 0.33 wants an older transformers than etude does; etude ran with 0.32 and transformers 5.19
 INSTALL = "  pip install vllm peft gguf psutil pyarrow fsspec jsonschema rich && pip install --no-deps etude"
 MEMORY = 0.4  # share of the GPU's; the learner is on the same one
 
 
-class VLLM:
+class VLLM(Engine):
     """See `rollout.generator.Generator`; all of its methods here mean the same."""
 
     def __init__(self, policy: Any):
@@ -40,7 +38,8 @@ class VLLM:
             raise PolicyError(
                 f"engine 'vllm' needs vLLM ({error}); in an environment of its own:\n{INSTALL}"
             ) from error
-        self.policy, self.counters, self.live = policy, Counters(), 0
+        super().__init__()
+        self.policy = policy
         self._running, self._stale, self._number = 0, False, itertools.count()
         memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self._directory = tempfile.TemporaryDirectory(prefix="etude-vllm-", dir=memory)
@@ -49,14 +48,6 @@ class VLLM:
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
         atexit.register(self.close)
-
-    @contextlib.contextmanager
-    def episode(self) -> Iterator[None]:
-        self.live += 1
-        try:
-            yield
-        finally:
-            self.live -= 1
 
     def invalidate(self) -> None:
         if self._running:

@@ -122,6 +122,11 @@ def give(credit: Callable[..., Any], trajectories: Sequence[Trajectory]) -> None
             trajectory.weigh(credit(trajectory.score_G))
 
 
+def has_signal(trajectory: Trajectory) -> bool:
+    """Whether episodes of the group have different scores."""
+    return len({e.score for e in trajectory.episodes if e.score is not None}) > 1
+
+
 def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Figures of a set of episodes; failed ones are counted apart and are in no mean."""
     episodes = [e for t in trajectories for e in t.episodes]
@@ -133,6 +138,6 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "sampled": [e.tokens_sampled for e in played],
     }
     figures: dict[str, float] = {k: float(np.mean(v)) for k, v in mean.items() if v}
-    spread = [t for t in trajectories if len({e.score for e in t.episodes if e.score is not None}) > 1]
+    spread = [t for t in trajectories if has_signal(t)]
     counts = {"episodes": len(episodes), "failed": len(episodes) - len(played), "groups_with_gradient": len(spread)}
     return figures | counts
