@@ -71,6 +71,7 @@ def test_no_call_is_made(data, world, monkeypatch):
 def test_the_order_of_documents_leaves_the_memory_unchanged(data):
     documents = [m.content for t in data for m in t.messages if m.role == "tool"]
     assert len(memory(documents)) > 50
+    assert all(statements == sorted(statements) for statements in memory(documents).values())
     for seed in range(3):
         assert list(memory(random.Random(seed).sample(documents, len(documents))).items()) == list(
             memory(documents).items()

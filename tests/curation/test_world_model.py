@@ -92,6 +92,8 @@ def test_the_result_of_the_other_action_is_trained_and_nothing_else(policy):  # 
     repeated = mended(fill, wrong="mat", result="fine")
     repeated.meta = {"origin": "expert", "start": 0}
     assert curation.world_model([expert, repeated]) == [expert]
+    assert len(curation.reflect([expert, other])) == 2
+    assert curation.reflect([expert, repeated]) == [expert]
 
 
 def test_observations_of_the_demonstrations_are_trained_until_only_answers_are(policy):  # noqa: F811

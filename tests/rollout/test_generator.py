@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 from etude.core.errors import MissingExtra, PolicyError
 from etude.protocols import Grammar, Sampling
 from etude.rollout.collect import attach
-from etude.rollout.generator import Generator, _Request, sample
+from etude.rollout.generator import SPAN, Generator, _Request, sample
 from etude.trajectory import Message, Trajectory
 
 PROMPTS = ["the cat", "the cat sat on the mat, the cat sat on the mat", "a", "dog? dog! dog.", "the cat sat"]
@@ -174,6 +174,8 @@ async def test_the_turns_of_a_dialogue_are_computed_once(policy):
 async def test_keys_and_values_grow_with_the_longest_conversation_and_keep_what_they_hold(policy):
     generator = fresh(policy, context=200)
     prompt = encoded(policy)[1]
+    await run(generator, [prompt[:2]], Sampling(max_tokens=1))
+    assert generator._memory()[0].shape[3] == SPAN  # or how many keys are looked at would depend on earlier play
     await run(generator, [prompt], Sampling(max_tokens=4))
     before = generator._memory()[0].shape[3]
     assert len(prompt) + 4 <= before < 2 * (len(prompt) + 4)
