@@ -27,6 +27,7 @@ from jsonschema import Draft202012Validator
 
 from etude.core.errors import EnvironmentFault, EtudeError, FormatError, PartError, ScoreError, suggest
 from etude.protocols import Observation, Step, Task
+from etude.tools.process import Crew, Worker
 from etude.trajectory import Message, ToolCall
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -406,6 +407,37 @@ class ToolSession:
 
     async def close(self) -> None:
         """Nothing is held open."""
+
+
+class HostedSession(ToolSession):
+    """A session whose world lives in a worker process, hired at the first reset and released by `close`.
+
+    A worker that dies, hangs or grows too large ends the episode with EnvironmentFault; `reset` then hires another.
+    """
+
+    worker: Worker | None = None
+
+    def __init__(self, crew: Crew, **limits: Any):
+        super().__init__(**limits)
+        self.crew = crew
+
+    async def ask(self, method: str, **arguments: Any) -> Any:
+        """Call a method of the object in the worker."""
+        if self.worker is None:
+            raise EnvironmentFault(f"{self.crew.target}, call {method!r}: the session is not begun; reset it")
+        return await self.worker.call(method, **arguments)
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        if self.worker is not None and not self.worker.alive:
+            await self.close()
+        if self.worker is None:
+            self.worker = await self.crew.hire()
+        return await super().reset(task, seed)
+
+    async def close(self) -> None:
+        if self.worker is not None:
+            self.crew.release(self.worker)
+            self.worker = None
 
 
 # -- tasks -----------------------------------------------------------------------------------------------------------
