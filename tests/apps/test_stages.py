@@ -250,6 +250,17 @@ def test_tasks_are_chosen_by_their_fields(run):
         run(PRACTISE.format(", where: {domian: [steep]}"), world=graded_world())
 
 
+def test_collecting_chooses_tasks_by_a_range_of_difficulty(run):
+    stage = "collect: {{by: policy, episodes: 8, max_tokens: 4, max_turns: 1, where: {}}}"
+    path = run(stage.format("{domain: [flat], difficulty: {least: 1}}"), world=graded_world())
+    store = Store(path / "trajectories")
+    played = {trajectory.task for key in store.keys() for trajectory in store.read([key])}  # noqa: SIM118
+    assert played == {"flat1", "flat2"}
+    shutil.rmtree(path)
+    with pytest.raises(RecipeError, match=r"where.domain is .*only difficulty may be given"):
+        run(stage.format("{domain: {least: 1}}"), world=graded_world())
+
+
 def test_tasks_of_the_data_alone(run):
     path = run(
         "collect: {by: policy, episodes: 24, group: 4, max_tokens: 30, max_turns: 1}",

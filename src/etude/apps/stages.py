@@ -27,6 +27,7 @@ async def collect(
     episodes: int = 200,
     group: int = 1,
     split: str = "train",
+    where: dict[str, Any] | None = None,
     temperature: float = 1.0,
     max_tokens: int = 64,
     max_turns: int = 8,
@@ -40,6 +41,7 @@ async def collect(
     agent: the loop that plays; by default the recipe's.
     episodes: how many in all; `group` of them for each task.
     split: of the environment's tasks.
+    where: field of a task (`domain`, `difficulty`, …) -> values, or difficulty -> {least, most}: only these tasks.
     temperature, max_tokens: of the policy's sampling, max_tokens per turn.
     max_turns: most answers in one episode.
     slips: share of the expert's calls that are misspelt. mend: whether it says the right call after such a one.
@@ -50,7 +52,7 @@ async def collect(
 
     if by not in ("expert", "policy"):
         raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
-    tasks = draw(work, pool_of(work, split), -(-episodes // group), stream=work.phase)
+    tasks = draw(work, pool_of(work, split, where), -(-episodes // group), stream=work.phase)
     expert = None
     if by == "expert":
         solve = expert_of(work.environment)
@@ -244,7 +246,7 @@ async def practise(
     tasks: int = 8,
     group: int = 4,
     split: str = "train",
-    where: dict[str, list[Any]] | None = None,
+    where: dict[str, Any] | None = None,
     from_data: bool = False,
     redraw: int = 0,
     scoring: Annotated[Sequence[Part], PartName("scoring")] = ("environment",),
@@ -269,8 +271,8 @@ async def practise(
     """Reinforcement: play groups of episodes, weigh them, take a step, again.
 
     steps: of practice; each plays `group` episodes of `tasks` tasks of the split.
-    where: field of a task (`domain`, `difficulty`, …) -> values: only these tasks. from_data: only those in the data so
-        far, which a curation such as `pass_rate` has chosen.
+    where: as in `collect`. from_data: only tasks that are in the data so far, which a curation such as `pass_rate` has
+        chosen.
     redraw: how many times a step plays further tasks in the place of groups whose scores are all equal; such groups are
         then left out, as in DAPO's dynamic sampling. 0: they stay.
     scoring: their sum is an episode's score. credit: scores of a group -> weights. objective: weights -> loss.
@@ -300,7 +302,7 @@ async def practise(
     if ahead and distributed.ranks() > 1:
         raise RecipeError(f"practise.ahead is {ahead} and {distributed.ranks()} processes train; they play in step: 0")
     scorers = [work.build("scoring", part) for part in scoring]
-    pool = pool_of(work, split, where or {}, from_data)
+    pool = pool_of(work, split, where, from_data)
     if entropy:
         temperature = await tempered(work, pool, tasks, entropy, Sampling(max_tokens, temperature), max_turns)
     sampling = Sampling(max_tokens, temperature)
