@@ -309,19 +309,25 @@ class Batch:
     entropy_N: torch.Tensor | None = None
     score_S: torch.Tensor | None = None
     """Score of each path's episode, float64; NaN where it has none."""
+    hidden_NC: torch.Tensor | None = None
+    """The model's last hidden state before each token, in its own type, with gradient."""
+    return_N: torch.Tensor | None = None
+    """What a critic should expect before each token, as a credit found; NaN where none did."""
 
 
 class Objective(Protocol):
     """A batch -> a scalar loss to minimise, and figures to log.
 
-    One that learns something of its own, such as a normalising constant, also has `parameters()`: float32 tensors that
-    always come in the same order. The learner moves them with the policy's, and keeps them in its checkpoints.
+    One that learns something of its own, such as a normalising constant or a head, also has `parameters(width)`, with
+    the width of a hidden state: float32 tensors that always come in the same order. The learner moves them with the
+    policy's, and keeps them in its checkpoints. One that is a critic too has `expects(hidden_NC)`, float32 [N]; the
+    learner then writes `Node.value_T` before credit is given.
     """
 
     @property
     def needs(self) -> frozenset[str]:
-        """Of `reference`, `entropy`: what the learner must compute for it; and `groups`: whether it compares the
-        episodes of a trajectory, so that all of them must be in one micro-batch."""
+        """Of `reference`, `entropy`, `hidden`: what the learner must compute for it; and `groups`: whether it compares
+        the episodes of a trajectory, so that all of them must be in one micro-batch."""
         ...
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]: ...

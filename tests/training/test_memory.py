@@ -145,7 +145,7 @@ def test_all_logits_never_exist_at_once(policy):
     def largest(at_once: int) -> int:
         policy.logits_at_once = at_once
         with Allocated() as allocated:
-            logprob_N, entropy_N = policy.logprob(trees, masks, entropy=True)
+            logprob_N, entropy_N, _ = policy.logprob(trees, masks, entropy=True)
             (logprob_N.sum() + entropy_N.sum()).backward()
         return allocated.largest
 

@@ -11,13 +11,16 @@ DAPO, Yu et al. 2025, arXiv:2503.14476: normalise="token", high=0.28.
 Dr. GRPO, Liu et al. 2025, arXiv:2503.20783: normalise="constant", kl=0, with credit/group std=False.
 GSPO, Zheng et al. 2025, arXiv:2507.18071: importance="sequence", normalise="sequence"; r = (pi(y) / pi_old(y))^(1/|y|).
 RLOO as TRL clips it: importance="product", normalise="sequence"; r = pi(y) / pi_old(y).
+Critic, as PPO trains it with the policy, eq. 9: value > 0;  value (V(s_t) - R_t)^2 / 2  of every token is added, with
+V linear in the model's last hidden state, so that the trunk is shared, and R from credit/gae.
 Dual clip, Ye et al. 2020, arXiv:1912.09729: dual=3 bounds the loss of an unlikely token with negative weight.
-Departures: none beyond the choice of defaults. Where a template rewrote history, each rendering has a ratio of its own,
-and `normalise` takes those of one episode together.
+Departures: none beyond the choice of defaults; the critic's step is not clipped. Where a template rewrote history, each
+rendering has a ratio of its own, and `normalise` takes those of one episode together.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from etude.core.errors import PartError
 from etude.core.parts import part
@@ -32,7 +35,7 @@ ESTIMATES = ("k1", "k2", "k3")
 
 
 @part
-@dataclass(frozen=True)
+@dataclass
 class Clipped:
     """Importance-weighted policy gradient with the ratio clipped to [1 - low, 1 + high]."""
 
@@ -52,6 +55,11 @@ class Clipped:
     """Coefficient of the entropy bonus, in loss per nat."""
     dual: float | None = None
     """Upper bound of the ratio where the weight is negative; None leaves it open."""
+    value: float = 0.0
+    """Coefficient of the critic's squared error, in loss per squared unit of score; 0: no critic."""
+    head_rate: float = 10.0
+    """How much faster the critic's head moves than the weights do."""
+    head: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choice("objectives/clipped", "normalise", self.normalise, NORMALISERS)
@@ -62,8 +70,23 @@ class Clipped:
 
     @property
     def needs(self) -> frozenset[str]:
-        """`reference` when there is a divergence to pay for, `entropy` when there is a bonus."""
-        return frozenset(({"reference"} if self.kl else set[str]()) | ({"entropy"} if self.entropy else set[str]()))
+        """`reference` for a divergence to pay for, `entropy` for a bonus, `hidden` for a critic."""
+        wanted = {"reference": self.kl, "entropy": self.entropy, "hidden": self.value}
+        return frozenset(name for name, coefficient in wanted.items() if coefficient)
+
+    def parameters(self, width: int) -> "Iterator[torch.Tensor]":
+        """The critic's head, [C + 1], weights and then bias: zero at first, so that it begins by expecting nothing."""
+        import torch
+
+        if self.value:
+            if self.head is None:
+                self.head = torch.zeros(width + 1, requires_grad=True)
+            yield self.head
+
+    def expects(self, hidden_NC: "torch.Tensor") -> "torch.Tensor":
+        """What the critic expects from each state on, float32 [N], in the score's unit."""
+        head = self.head_rate * self.head.to(hidden_NC.device)
+        return hidden_NC.float() @ head[:-1] + head[-1]
 
     def __call__(self, batch: Batch) -> "tuple[torch.Tensor, dict[str, float]]":
         """Scalar loss, and per token: share clipped, mean ratio, KL from the old policy (nats), entropy where given."""
@@ -97,6 +120,15 @@ class Clipped:
             if batch.entropy_N is None:
                 raise PartError(f"objectives/clipped: entropy={self.entropy} but the batch has no entropies")
             loss_N = loss_N - self.entropy * batch.entropy_N
+        if self.value:
+            if batch.hidden_NC is None or batch.return_N is None or batch.return_N.isnan().any():
+                raise PartError(
+                    f"objectives/clipped: value={self.value} trains a critic, and no credit said what it should "
+                    "expect; use credit: gae, or value: 0"
+                )
+            error_N = self.expects(batch.hidden_NC) - batch.return_N
+            loss_N = loss_N + self.value * error_N**2 / 2
+            metrics["value_error"] = error_N.detach().square().mean().item()
         return normalised(loss_N, batch, self.normalise), metrics
 
     def _importance(self, log_ratio_N: "torch.Tensor", batch: Batch) -> "torch.Tensor":

@@ -48,7 +48,7 @@ class Gflownet:
         if self.floor <= 0:
             raise PartError(f"objectives/gflownet: floor={self.floor} must be above 0, for the logarithm of the reward")
 
-    def parameters(self) -> "Iterator[torch.Tensor]":
+    def parameters(self, width: int = 0) -> "Iterator[torch.Tensor]":
         """log Z / rate, where it is learnt."""
         import torch
 

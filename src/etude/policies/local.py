@@ -134,8 +134,10 @@ class local:
         *,
         temperature: float = 1.0,
         entropy: bool = False,
-    ) -> tuple[Any, Any]:
-        """Log-probability of the masked tokens, with gradient: float32 [N], and entropy [N] or None.
+        hidden: bool = False,
+    ) -> tuple[Any, Any, Any]:
+        """Log-probability of the masked tokens, with gradient: float32 [N], and where asked for, else None, their
+        entropy [N] and the last hidden state before each [N, C].
 
         trees: the sequences, as `trajectory.forest` lays them out; N goes through the trees in their order, and through
             the rows of each.
@@ -158,10 +160,13 @@ class local:
         )
         ids_1L, how = lay_out(trees, self.device)
         with self.lock:
-            return self.score(self.model, ids_1L, how, before_N, chosen_N, temperature, entropy, self.logits_at_once)
+            logprob_N, entropy_N, hidden_NC = self.score(
+                self.model, ids_1L, how, before_N, chosen_N, temperature, entropy, self.logits_at_once
+            )
+        return logprob_N, entropy_N, hidden_NC if hidden else None
 
     @staticmethod
-    def score(model: Any, *args: Any) -> tuple[Any, Any]:
+    def score(model: Any, *args: Any) -> tuple[Any, Any, Any]:
         """`token_logprob`; a learner of several processes has one of its own."""
         return token_logprob(model, *args)
 
@@ -210,11 +215,11 @@ def token_logprob(
     temperature: float,
     entropy: bool,
     at_once: int,
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Any]:
     """Log-probability of the tokens `chosen_N` behind the places `before_N` of the flattened ids: float32 [N].
 
     Where there are more than `at_once` logits, those of one chunk of tokens exist at a time, and backward makes them
-    again. Second comes the entropy [N], or None.
+    again. Then come the entropy [N], or None, and the hidden states [N, C].
     """
     import torch
     from torch.utils.checkpoint import checkpoint
@@ -233,10 +238,11 @@ def token_logprob(
 
     rows = max(1, at_once // head.weight.shape[0])
     if len(chosen_N) <= rows:
-        return of(hidden_NC, chosen_N)
+        return *of(hidden_NC, chosen_N), hidden_NC
     chunks = zip(hidden_NC.split(rows), chosen_N.split(rows), strict=True)
     made: Any = [checkpoint(of, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
-    return torch.cat([m[0] for m in made]), torch.cat([m[1] for m in made]) if entropy else None
+    logprob_N, entropy_N = torch.cat([m[0] for m in made]), torch.cat([m[1] for m in made]) if entropy else None
+    return logprob_N, entropy_N, hidden_NC
 
 
 def _reach(model: Any) -> float:

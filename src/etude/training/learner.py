@@ -22,6 +22,7 @@ from etude.core import parts
 from etude.core.errors import CheckpointError, PartError
 from etude.protocols import Batch, Objective, Weights
 from etude.training import distributed
+from etude.training.critic import evaluate
 from etude.training.distributed import Sharded, local
 from etude.training.memory import GIB, available, checkpointed, fit
 from etude.training.mismatch import Mismatch, check_correction
@@ -52,6 +53,8 @@ class Row:
     """Which trajectory it is of."""
     score: float = math.nan
     """Of the episode; NaN where it has none."""
+    return_N: np.ndarray | None = None
+    """float32 [N]; what a critic should expect before each masked token, NaN where no credit said so."""
 
 
 def rows(trajectories: Sequence[Trajectory]) -> list[Row]:
@@ -67,10 +70,13 @@ def rows(trajectories: Sequence[Trajectory]) -> list[Row]:
     for group, trajectory in enumerate(trajectories):
         seen: set[int] = set()
         for episode in trajectory.episodes:
-            length = sum(len(weight_N) for _, _, weight_N, _ in _paths(trajectory, episode, set()))
+            length = sum(len(weight_N) for _, _, weight_N, *_ in _paths(trajectory, episode, set()))
             paths = _paths(trajectory, episode, seen)
             score = math.nan if episode.score is None else episode.score
-            found += [Row(*path, episode=episodes, length=length, group=group, score=score) for path in paths]
+            found += [
+                Row(*path, episode=episodes, length=length, group=group, score=score, return_N=return_N)
+                for *path, return_N in paths
+            ]
             episodes += 1
     return found
 
@@ -81,8 +87,8 @@ def _paths(trajectory: Trajectory, episode: Episode, seen: set[int]) -> list[tup
 
 
 def _path(trajectory: Trajectory, leaf: int, seen: set[int]) -> tuple[np.ndarray, ...] | None:
-    """A row's ids, mask, weights and recorded log-probabilities; None where only nodes in `seen` carry a weight."""
-    ids, weights, logprobs = [], [], []
+    """A row's ids, mask, weights, recorded log-probabilities and returns; None where only `seen` nodes have weight."""
+    ids, weights, logprobs, returns = [], [], [], []
     for n in trajectory.path(leaf):
         node = trajectory.nodes[n]
         if node.ids_T is None:
@@ -91,6 +97,7 @@ def _path(trajectory: Trajectory, leaf: int, seen: set[int]) -> tuple[np.ndarray
         ids.append(node.ids_T)
         weights.append(absent_T if node.weight_T is None or n in seen else node.weight_T)
         logprobs.append(absent_T if node.logprob_T is None else node.logprob_T)
+        returns.append(absent_T if node.return_T is None else node.return_T)
         seen.add(n)
     if not ids:
         return None
@@ -101,7 +108,8 @@ def _path(trajectory: Trajectory, leaf: int, seen: set[int]) -> tuple[np.ndarray
         return None
     last = int(np.flatnonzero(mask_P)[-1]) + 1  # what follows the last weighted token is never computed
     ids_P, mask_P, weight_P = np.concatenate(ids)[:last], mask_P[:last], weight_P[:last]
-    return ids_P, mask_P, weight_P[mask_P].astype(np.float32), np.concatenate(logprobs)[:last][mask_P]
+    logprob_N, return_N = (np.concatenate(x)[:last][mask_P] for x in (logprobs, returns))
+    return ids_P, mask_P, weight_P[mask_P].astype(np.float32), logprob_N, return_N
 
 
 class Learner:
@@ -183,7 +191,8 @@ class Learner:
         if not self.exact:
             self.masters = [p.detach().float().clone() for p in self.parameters]
         # what the objective itself learns
-        self.own: list[torch.Tensor] = list(getattr(objective, "parameters", list)())
+        own: Any = getattr(objective, "parameters", lambda width: [])
+        self.own: list[torch.Tensor] = list(own(policy.model.get_output_embeddings().weight.shape[1]))
         self.optimiser = torch.optim.AdamW(
             [*self.masters, *self.own], lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True
         )
@@ -228,6 +237,13 @@ class Learner:
         self.tokens_trained += tokens
         self.tokens_computed += sum(len(tree.ids_L) for unit in units for tree in unit)
         return figures | shares | {"gradient_norm": norm, "lr": self.optimiser.param_groups[0]["lr"]}
+
+    def evaluate(self, trajectories: Sequence[Trajectory]) -> None:
+        """Where the objective is a critic too, write what it expects before each sampled token: `Node.value_T`."""
+        expects = getattr(self.objective, "expects", None)
+        if expects is not None and "hidden" in self.objective.needs:
+            with self._computing():
+                evaluate(self.policy, expects, trajectories, self.micro_tokens)
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
@@ -285,7 +301,7 @@ class Learner:
         trees, masks = forest([np.zeros(2, np.int32)], 2), [np.array([False, True])]
         if "reference" in self.objective.needs:
             self._reference_logprob(trees, masks)
-        logprob_N, _ = self.policy.logprob(trees, masks)
+        logprob_N = self.policy.logprob(trees, masks)[0]
         (0.0 * logprob_N.sum()).backward()
 
     def _units(self, batch: Sequence[Row]) -> list[list[Tree]]:
@@ -304,8 +320,8 @@ class Learner:
     def _batch(self, trees: Sequence[Tree], batch: list[Row], tokens: int, mismatch: Mismatch | None) -> Batch:
         masks, needs = [r.mask_P for r in batch], self.objective.needs
         reference_logprob_N = self._reference_logprob(trees, masks) if "reference" in needs else None
-        logprob_N, entropy_N = self.policy.logprob(
-            trees, masks, temperature=self.temperature, entropy="entropy" in needs
+        logprob_N, entropy_N, hidden_NC = self.policy.logprob(
+            trees, masks, temperature=self.temperature, entropy="entropy" in needs, hidden="hidden" in needs
         )
         here = [r for tree in trees for r in tree.rows]
         if mismatch is not None:
@@ -330,6 +346,8 @@ class Learner:
             reference_logprob_N=reference_logprob_N,
             entropy_N=entropy_N,
             score_S=torch.tensor([r.score for r in own], dtype=torch.float64, device=device),
+            hidden_NC=hidden_NC,
+            return_N=_returns(own).to(device) if "hidden" in needs else None,
         )
 
     @torch.no_grad()
@@ -442,6 +460,11 @@ class Learner:
 def layers(model: Any) -> list[torch.nn.Module]:
     """The decoder's layers."""
     return list(next(m for m in model.get_decoder().modules() if isinstance(m, torch.nn.ModuleList)))
+
+
+def _returns(rows: Sequence[Row]) -> torch.Tensor:
+    each = (np.full(len(r.weight_N), np.nan, np.float32) if r.return_N is None else r.return_N for r in rows)
+    return torch.from_numpy(np.concatenate(list(each)))
 
 
 def _numbered(labels: Sequence[int]) -> torch.Tensor:

@@ -60,6 +60,7 @@ async def online(
         for step in range(start, steps):
             await on_begin(step)
             trajectories = await played(step)
+            learner.evaluate(trajectories)
             give(credit, trajectories)
             on_weighed(step, trajectories)
             if ahead:

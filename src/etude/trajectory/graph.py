@@ -101,6 +101,10 @@ class Node:
     """float32 [T], nats, at the sampling temperature; NaN where not sampled."""
     weight_T: np.ndarray | None = None
     """float32 [T]; NaN or None means unscored, which is not zero."""
+    value_T: np.ndarray | None = None
+    """float32 [T]; what a critic expected before each sampled token, while a step is weighed; never stored."""
+    return_T: np.ndarray | None = None
+    """float32 [T]; what the critic should have expected, as a credit found; never stored."""
     version: int | None = None
     """The policy's version when this was sampled."""
     reward: float | None = None
@@ -229,7 +233,7 @@ class Trajectory:
                 raise TrajectoryError(f"trajectory {self.id} node {n}: parent {node.parent} does not precede it")
             if not 0 <= node.message < len(self.messages):
                 raise TrajectoryError(f"trajectory {self.id} node {n}: no message {node.message}")
-            for name in ("sampled_T", "logprob_T", "weight_T"):
+            for name in ("sampled_T", "logprob_T", "weight_T", "value_T", "return_T"):
                 array = getattr(node, name)
                 length = 0 if node.ids_T is None else len(node.ids_T)
                 if array is not None and len(array) != length:
