@@ -22,7 +22,7 @@ from etude.core.rundir import RunDirectory
 from etude.evaluation.report import load_report
 
 VERBS = ["run", "eval", "compare", "report", "preflight", "import", "export"]
-VERBS += ["merge", "systems", "parts", "evidence", "runs", "models", "doctor", "plan"]
+VERBS += ["merge", "systems", "coverage", "parts", "evidence", "runs", "models", "doctor", "plan"]
 
 
 def train(run: Any, *, epochs: int = 1) -> None:
@@ -288,6 +288,15 @@ def test_systems(capsys: pytest.CaptureFixture[str]):
     assert "Visual-ARFT" not in text
     assert text.splitlines()[-1].startswith(f"{sum(row['room'] == 'credit' for row in rows)} systems: ")
     assert "did you mean 'credit'" in err(capsys, "systems", "--room", "credits")
+
+
+def test_coverage(capsys: pytest.CaptureFixture[str]):
+    text = out(capsys, "coverage", "landscape")
+    assert "\n    memory: GAP: the shelf agents/memory is empty\n" in text
+    assert "dft" in next(line for line in text.splitlines() if line.startswith("    search and research: "))
+    data = json.loads(out(capsys, "coverage", "125", "--json"))
+    assert data["matrix"]["tool use"]["decisions"] == []
+    assert "there are: 93 A Survey" in err(capsys, "coverage", "1")
 
 
 def test_parts(capsys: pytest.CaptureFixture[str]):

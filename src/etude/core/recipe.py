@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "name": "",
     "system": None,
     "title": "",
+    "tags": [],
     "departures": [],
     "policy": None,
     "environment": None,
@@ -55,6 +56,7 @@ DEFAULTS: dict[str, Any] = {
 TYPES: dict[str, Any] = {
     "system": int | None,
     "title": str,
+    "tags": list[str],
     "departures": list[str],
     "seed": int,
     "scale": dict,

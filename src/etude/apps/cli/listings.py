@@ -5,11 +5,14 @@ import dataclasses
 import inspect
 import json
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from etude.apps import coverage as coverages
 from etude.apps.cli.output import print_json, print_table
+from etude.apps.stages import STAGES
 from etude.core import catalogue
 from etude.core import parts as shelf_parts
 from etude.core.errors import EtudeError, suggest
@@ -33,6 +36,34 @@ def systems(args: argparse.Namespace) -> int:
     )
     counts = Counter(system.status for system in chosen)
     print(f"{len(chosen)} systems: " + ", ".join(f"{counts[s]} {s}" for s in ("works", "exact", "missing")))
+    return 0
+
+
+def coverage(args: argparse.Namespace) -> int:
+    """A survey's leaves with the recipes that fill them, the matrix where it has one, and the gaps."""
+    found = coverages.survey(args.survey, STAGES)
+    if args.json:
+        matrix = {row: {} for row, _ in found.matrix}
+        for (row, column), names in found.matrix.items():
+            matrix[row][column] = names
+        print_json(dataclasses.asdict(found) | {"matrix": matrix})
+        return 0
+    works = {s.recipe for s in catalogue.systems() if s.status == "works"}
+    print(f"{found.n}  {found.title}\n* not measured yet")
+    for heading, leaves in found.leaves.items():
+        print(f"\n{heading}")
+        for leaf in leaves:
+            own = ", ".join(name + "*" * (name.partition("/")[0] not in works) for name in leaf.recipes)
+            text = f"{leaf.name}: {own or 'GAP: ' + leaf.gap}"
+            print(textwrap.fill(text, 120, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False))
+    if found.matrix:
+        columns = [leaf.name for leaf in found.leaves[found.columns]]
+        print()
+        rows = [[len(found.matrix[leaf.name, c]) or "-" for c in columns] for leaf in found.leaves[found.rows]]
+        names = [leaf.name for leaf in found.leaves[found.rows]]
+        print_table(["recipes that are both", *columns], [[n, *row] for n, row in zip(names, rows, strict=True)])
+    every = [leaf for leaves in found.leaves.values() for leaf in leaves]
+    print(f"\n{sum(bool(leaf.recipes) for leaf in every)} of {len(every)} leaves are filled")
     return 0
 
 

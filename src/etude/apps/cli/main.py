@@ -103,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
     systems.add_argument("--room", help="only this room's")
     systems.add_argument("--status", choices=["works", "exact", "missing"], help="only these")
 
+    coverage = verb("coverage", "listings.coverage", "fill a survey's taxonomy with the recipes that are there")
+    coverage.add_argument("survey", help="its number, or a word of its title")
+
     parts = verb("parts", "listings.parts", "list the parts of a shelf, or explain one part")
     parts.add_argument("path", nargs="?", help="a shelf (credit) or a part (credit/rloo)")
 
