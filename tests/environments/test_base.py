@@ -243,6 +243,7 @@ class Counter(ToolSession):
             if arguments["n"] < 0:
                 raise ToolError("n must not be negative")
             self.total += arguments["n"]
+            self.done = self.total >= 50
             return {"total": self.total, "é": (1, 2)}
         if name == "fail":
             raise KeyError("boom")
@@ -318,6 +319,17 @@ async def test_limits_on_length_and_steps():
     step = await session.step(call("add", n=4))
     assert (step.done, step.reward, step.info) == (True, 0.4, {"limit": "max_steps"})
     assert step.observation.messages[0].name == "add"
+
+
+async def test_a_call_ends_the_episode_and_those_after_it_are_not_run():
+    session = await begun(max_steps=1)
+    step = await session.step(Message("assistant", "", tuple(ToolCall("add", {"n": n}, f"c{n}") for n in (49, 1, 2))))
+    assert (step.done, step.reward, step.info) == (True, 5.0, {})
+    said = [m.content for m in step.observation.messages]
+    assert said[1:] == ['{"total":50,"é":[1,2]}', "error: the episode is over; this call was not run"]
+    other = Counter()
+    await other.restore(await session.snapshot())
+    assert (other.total, other.done) == (50, True)
 
 
 async def test_fork_by_replay():

@@ -307,9 +307,10 @@ class Snapshot:
 class ToolSession:
     """One episode in a world made of tools. A subclass gives `begin`, `call` and `finish`.
 
-    A message's calls are run one after the other; a message without calls is the final answer. A fork is made by
-    replay, which is exact for any world that the task, the seed and the actions determine; a subclass that can copy
-    its state gives `save` and `load` instead.
+    A message's calls are run one after the other; a message without calls is the final answer. Where a call ends the
+    episode, `call` sets `done`, and the world is judged as it stands. A fork is made by replay, which is exact for any
+    world that the task, the seed and the actions determine; a subclass that can copy its state gives `save` and `load`
+    instead.
     """
 
     def __init__(self, *, max_steps: int | None = None, max_chars: int = 4000, call_seconds: float = 30.0):
@@ -329,7 +330,10 @@ class ToolSession:
         raise NotImplementedError
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
-        """The result of a checked call. ToolError is the agent's mistake, any other exception the tool's."""
+        """The result of a checked call. ToolError is the agent's mistake, any other exception the tool's.
+
+        One that ends the episode sets `self.done`.
+        """
         raise NotImplementedError
 
     async def finish(self, answer: str) -> float:
@@ -361,13 +365,15 @@ class ToolSession:
             self.done = True
             return Step(Observation(), done=True, reward=await self.finish(action.content))
         results = tuple([await self._answer(call) for call in action.tool_calls])
+        if self.done:
+            return Step(Observation(results), done=True, reward=await self.finish(""))
         if self.max_steps is not None and len(self.actions) >= self.max_steps:
             self.done = True
             return Step(Observation(results), done=True, reward=await self.finish(""), info={"limit": "max_steps"})
         return Step(Observation(results))
 
     async def _answer(self, call: ToolCall) -> Message:
-        problem = check_call(self.tools, call)
+        problem = "the episode is over; this call was not run" if self.done else check_call(self.tools, call)
         text = f"error: {problem}" if problem else await self._run(coerce_call(self.tools, call))
         if len(text) > self.max_chars:
             text = f"{text[: self.max_chars]}... (cut: {self.max_chars} of {len(text)} characters)"
