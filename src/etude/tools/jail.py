@@ -38,11 +38,8 @@ USERS = f"root:x:0:0::/:/bin/sh\nagent:x:{USER}:{USER}::{WORK}:/bin/bash\nnobody
 GROUPS = f"root:x:0:\nagent:x:{USER}:\nnogroup:x:{NOBODY}:\n"
 SESSION = Path(__file__).with_name("session.py").read_text(encoding="utf-8")
 # bash as the agent has it. Where it is and what it exports is told at its end, for the next call.
-SHELL = """trap '{ printf "%s\\0" "$PWD"; /usr/bin/env -0; } >&3' EXIT
-IFS= read -r -d '' COMMAND <&4
-exec 4<&-
-eval "$COMMAND"
-"""
+SHELL = r"""trap '{ printf "%s\0" "$PWD"; /usr/bin/env -0; } >&3' EXIT; """
+SHELL += """IFS= read -r -d '' COMMAND <&4; exec 4<&-; eval "$COMMAND\""""
 STATE = 1 << 16  # bytes of it
 LOOK = 0.02  # seconds between looks at what runs
 GRACE = 0.5  # seconds that an interrupted Python session has to come back
@@ -148,7 +145,9 @@ def build_root(prefix: str, readable: dict[str, str], network: bool, disk_mb: fl
     """A root of our own: the system's programs read-only, fresh /proc and /dev, and one small disk for all writing."""
     sources = {f"/{name}": os.path.realpath(f"/{name}") for name in (*SYSTEM, *(NETWORK if network else ()))}
     links = {f"/{name}": os.readlink(f"/{name}") for name in SYSTEM if os.path.islink(f"/{name}")}
-    sources |= {prefix: os.path.realpath(prefix)} | {at: os.path.realpath(path) for at, path in readable.items()}
+    if not within(prefix, "/usr"):
+        sources[prefix] = os.path.realpath(prefix)
+    sources |= readable
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
     os.mkdir("/tmp/host")
@@ -162,7 +161,7 @@ def build_root(prefix: str, readable: dict[str, str], network: bool, disk_mb: fl
     for target, source in sources.items():
         if target in links:
             os.symlink(links[target], target)
-        elif os.path.exists(f"/host{source}") and not (target == prefix and within(prefix, "/usr")):
+        elif os.path.exists(f"/host{source}"):
             bind(f"/host{source}", target)
     for pattern in (*PACKAGES, f"{prefix}/lib/python3*/*-packages"):
         for path in glob.glob(pattern):
@@ -297,7 +296,7 @@ class Jail:
         """Run a command in bash, where the last one left off."""
         (code, give_code), (output, write), (state, write_state) = os.pipe(), os.pipe(), os.pipe()
         pipes = {1: write, 2: write, 3: write_state, 4: code}
-        pid = self._start(["/bin/bash", "-c", SHELL], pipes, self.shell_env, self.shell_folder)
+        pid = self._start(["/bin/bash", "-c", SHELL, "bash"], pipes, self.shell_env, self.shell_folder)
         kept, left = self._kept(), Kept(STATE)
         result = self._watch(pid, {output: kept, state: left}, {give_code: command.replace("\0", "").encode()})
         folder, *variables = left.text().rstrip("\0").split("\0")
@@ -435,22 +434,25 @@ class Jail:
             if now - looked >= LOOK and status is None and not said:
                 looked, table = now, self._look()
                 crowded |= len(table) >= self.limits["processes"]
-                reason = self._over(table, spent, outputs)
+                used = sum(process.bytes for process in table.values()) / 2**20
+                heavy = used > self.limits["memory_mb"]
+                reason = self._over(used, self._spent(table) - spent, outputs)
                 if now >= end and not reason:
                     reason = f"stopped after {self.limits['seconds']:g} s, the limit on a call's time"
                 if not reason:
                     continue
-                if done is not None and not interrupted and "MB" not in reason:  # perhaps its names can be kept
+                if done is not None and not interrupted and not heavy:  # perhaps its names can be kept
                     interrupted, notes, end, spent = True, [reason], now + GRACE, math.inf
                     self._sweep(main)
                     os.kill(main, signal.SIGINT)
                     continue
                 notes = notes or [reason]
                 status = self._end(main)
-                if "MB" in reason and self.session and done is None:
-                    notes.append("the Python process was ended too, and its names are gone")
-                    self._end(self.session.pid)
+                idle = self.session.pid if self.session and done is None else 0
+                if heavy and idle in table and table[idle].bytes / 2**20 > used / 2:
+                    self._end(idle)
                     self._forget()
+                    notes.append("the Python process was ended too, for its names held most of that memory")
         os.close(handle)
         if said and feeds:  # it spoke before it was asked
             status = self._end(main)
@@ -475,12 +477,12 @@ class Jail:
             "session": self.session is not None,
         }
 
-    def _over(self, table: dict[int, Process], spent: float, outputs: dict[int, Kept]) -> str:
+    def _over(self, used: float, spent: float, outputs: dict[int, Kept]) -> str:
         """Which limit was passed, in words; '' where none was."""
-        used, limits = sum(process.bytes for process in table.values()) / 2**20, self.limits
+        limits = self.limits
         if used > limits["memory_mb"]:
             return f"stopped: its processes used {used:.0f} MB of memory, the limit is {limits['memory_mb']:g} MB"
-        if self._spent(table) - spent > limits["cpu_seconds"]:
+        if spent > limits["cpu_seconds"]:
             return f"stopped after {limits['cpu_seconds']:g} s of processor time, the limit on a call"
         if any(kept.total > FLOOD * limits["output_kb"] * 1024 for kept in outputs.values()):
             return f"stopped: it wrote more than {FLOOD * limits['output_kb']:g} kB of output"
