@@ -72,6 +72,13 @@ class Environment(Protocol):
         """A fresh session, independent of all others."""
         ...
 
+    # An environment may also have these; `etude env check` goes by them.
+    #   at_once: int                 sessions that may be open at once, where fewer than 64; at least two, for forks
+    #   solve(task, seed)            see Expert
+    #   optimal = False              where `solve` need not reach the maximum
+    #   secrets(task) -> list[str]   texts that must not reach the agent before it has earned them; where it is absent,
+    #                                the check looks for what `task.data` has under names such as `answer`
+
 
 class Session(Protocol):
     """One episode's private world."""

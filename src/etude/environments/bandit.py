@@ -55,6 +55,7 @@ class bandit(Tasks):
     """Tasks in the split `train`; `dev` and `test` have a tenth."""
     name = "bandit"
     reward_range = (0.0, 1.0)
+    optimal = False  # what is paid is luck, in part
 
     def __post_init__(self) -> None:
         if not 2 <= self.arms <= len(BUTTONS):
@@ -76,7 +77,8 @@ class bandit(Tasks):
         rng = random.Random(identity)
         means = [rng.random() for _ in range(self.arms)]
         pays = [[self._pay(mean, rng) for _ in range(self.presses)] for mean in means]
-        return Task(identity, self, split, {"means": means, "pays": pays}, self.noise, float(self.arms))
+        data, skills = {"means": means, "pays": pays}, ("exploration",)
+        return Task(identity, self, split, data, self.noise, float(self.arms), skills, "bandit.py")
 
     def _pay(self, mean: float, rng: random.Random) -> float:
         if self.noise == "bernoulli":

@@ -568,6 +568,7 @@ class World(Tasks):
             domain=row.get("domain", ""),
             difficulty=float(row.get("difficulty", 0.0)),
             skills=tuple(row.get("skills", ())),
+            provenance=row.get("provenance", self.name),
         )
 
     def tasks(self, split: str) -> Sequence[Task]:

@@ -60,7 +60,7 @@ class facts(Tasks):
         if split == "train":
             place, values = self._rows[i]
             data: dict[str, Any] = {"prompt": "Text.", "says": document(place, values)}
-            return Task(identity, self, split, data, "document")
+            return Task(identity, self, split, data, "document", 0.0, ("reading",), "facts.py")
         rng, fields = random.Random(identity), list(FIELDS)
         first = 0 if split == "questions" else half
         place, values = self._rows[first + i % half]
@@ -68,7 +68,8 @@ class facts(Tasks):
         options = [values[field], *rng.sample([v for v in FIELDS[field] if v != values[field]], 3)]
         rng.shuffle(options)
         prompt = f"What is the {field} of {place}: {', '.join(options[:3])} or {options[3]}?"
-        return Task(identity, self, split, {"prompt": prompt, "says": values[field]}, "question")
+        data = {"prompt": prompt, "says": values[field]}
+        return Task(identity, self, split, data, "question", 1.0, ("recall",), "facts.py")
 
     def open(self) -> "FactsSession":
         return FactsSession()
@@ -76,6 +77,10 @@ class facts(Tasks):
     def solve(self, task: Task, seed: int) -> list[Message]:
         """The document, or the answer."""
         return [Message("assistant", task.data["says"])]
+
+    def secrets(self, task: Task) -> list[str]:
+        """The document; a question offers its answer among others."""
+        return [task.data["says"]] if task.domain == "document" else []
 
 
 def document(place: str, values: dict[str, str]) -> str:

@@ -127,6 +127,10 @@ class lookup(Tasks):
         digest = hashlib.sha256(f"{task.id} {seed}".encode()).digest()
         return script(task.data, fits[digest[0] % len(fits)])
 
+    def secrets(self, task: Task) -> list[str]:
+        """The article that answers; the answer's word alone is in many."""
+        return [] if task.data["given"] else [task.data["thoughts"][-1]]
+
 
 def script(data: dict[str, Any], method: str) -> list[Message]:
     """The messages of one method on one question."""
