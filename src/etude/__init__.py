@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from etude.apps.run import Finished
     from etude.core.parts import Shelf
     from etude.environments.base import World, tool
+    from etude.environments.sources import SourceWorld, State
     from etude.protocols import Agent, Comparer, Policy, Sampling, Scorer, Task
     from etude.training.learner import Learner
     from etude.trajectory import Episode, Message, ToolCall, Trajectory
@@ -53,8 +54,10 @@ __all__ = [
     "credit",
     "curation",
     "environments",
+    "mcp",
     "merge",
     "objectives",
+    "openapi",
     "policies",
     "policy",
     "rollout",
@@ -158,10 +161,51 @@ def world(
         return recipe.build("environments", {name: settings})
     from etude.environments.base import World
 
-    made: Any = World(**settings, name=name or "world")
+    return _solved(World(**settings, name=name or "world"), solve)
+
+
+def mcp(
+    server: str | Sequence[str],
+    *,
+    tasks: str | Path | Sequence[Mapping[str, Any]],
+    score: Callable[..., Any],
+    setup: Callable[[State, dict[str, Any]], Any] | None = None,
+    solve: Callable[[dict[str, Any]], Sequence[Said]] | None = None,
+    **settings: Any,
+) -> SourceWorld:
+    """A world made of an MCP server's tools: a command, which each episode starts for itself, or an address.
+
+    tasks, score, solve: as for `world`. setup: `setup(state, row)` prepares `state.folder`, where the command runs.
+    The rest is as in `etude.environments.mcp.mcp`.
+    """
+    from etude.environments.mcp import mcp as make
+
+    return _solved(make(server, tasks=tasks, score=score, setup=setup, **settings), solve)
+
+
+def openapi(
+    description: str | Path | Mapping[str, Any],
+    *,
+    tasks: str | Path | Sequence[Mapping[str, Any]],
+    score: Callable[..., Any],
+    setup: Callable[[State, dict[str, Any]], Any] | None = None,
+    solve: Callable[[dict[str, Any]], Sequence[Said]] | None = None,
+    **settings: Any,
+) -> SourceWorld:
+    """A world made of an HTTP service's operations, which an OpenAPI 3 file, address or dictionary describes.
+
+    tasks, score, solve: as for `world`. setup: `setup(state, row)` brings the service to the task's beginning.
+    The rest is as in `etude.environments.openapi.openapi`.
+    """
+    from etude.environments.openapi import openapi as make
+
+    return _solved(make(description, tasks=tasks, score=score, setup=setup, **settings), solve)
+
+
+def _solved(world: Any, solve: Callable[[dict[str, Any]], Sequence[Said]] | None) -> Any:
     if solve is not None:
-        made.solve = lambda task, seed: [_said(turn) for turn in solve(task.data)]
-    return made
+        world.solve = lambda task, seed: [_said(turn) for turn in solve(task.data)]
+    return world
 
 
 def _said(turn: Said) -> Message:

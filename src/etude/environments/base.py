@@ -228,8 +228,9 @@ def check_call(tools: Sequence[Mapping[str, Any]], call: ToolCall) -> str:
         return f"{call.name}: arguments are {_show(call.arguments)}; expected an object of arguments by name"
     schema = schemas[call.name]
     allowed = schema["properties"]
+    closed = not schema.get("additionalProperties", False)  # a schema that does not say takes no others
     for name in call.arguments:
-        if name not in allowed:
+        if closed and name not in allowed:
             return f"{call.name} takes no argument {name!r}; {suggest(str(name), allowed)}"
     absent = [name for name in schema.get("required", ()) if name not in call.arguments]
     if absent:
