@@ -16,6 +16,8 @@ needs_data = pytest.mark.skipif(not HERE, reason="pip install --no-deps bfcl-eva
 KEYED = [c for c in CATEGORIES if "relevance" not in c]
 SIZES = {
     "simple_python": 400,
+    "simple_java": 100,
+    "simple_javascript": 50,
     "multiple": 200,
     "parallel": 200,
     "parallel_multiple": 200,
@@ -29,7 +31,14 @@ SIZES = {
 }
 CONTRADICTORY = {
     f"bfcl/{i}"
-    for i in ("live_simple_106-63-0", "live_simple_112-68-0", "live_multiple_862-181-3", "live_multiple_964-207-0")
+    for i in (
+        "live_simple_106-63-0",
+        "live_simple_112-68-0",
+        "live_multiple_862-181-3",
+        "live_multiple_964-207-0",
+        "simple_java_36",
+        "simple_java_65",
+    )
 }
 
 
@@ -57,7 +66,7 @@ def spoiled(value):
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
-        return value + " but not this"
+        return "x" + value[::-1]  # of source text, the checker finds what it wants anywhere inside
     if isinstance(value, (int, float)):
         return value + 12345
     return [*value, "more"] if isinstance(value, list) else {**value, "surplus": 1}
@@ -155,6 +164,32 @@ def test_types_become_those_of_json_schema():
         },
         "required": ["speed"],
     }
+
+
+@needs_data
+async def test_source_text_is_asked_for_as_the_leaderboard_asks():
+    world = bfcl("simple_java")
+    session = world.open()
+    await session.reset(world.tasks("test")[22], 0)
+    (tool,) = session.tools
+    assert tool["description"].endswith("Note that the provided function is in Java 8 SDK syntax.")
+    ids = tool["parameters"]["properties"]["ids"]
+    assert ids["type"] == "string"
+    assert ids["description"].endswith(
+        "This is Java ArrayList type parameter in string representation. The list elements are of type long; they are"
+        " not in string representation."
+    )
+
+
+@needs_data
+@pytest.mark.parametrize(("text", "right"), [("2L", 0.0), ("2", 1.0)])
+async def test_source_text_is_read_by_the_rules_of_its_language(text, right):
+    world = bfcl("simple_java")
+    task = world.tasks("test")[22]
+    name = task.data["functions"][0]["name"]
+    ids = "new ArrayList<Long>() {{ add(101L); add(202L); add(303L); }}"
+    call = ToolCall(name, {"ids": ids, "newStatus": text})
+    assert (await play(world, task, Message("assistant", tool_calls=(call,)))).reward == right
 
 
 @needs_data

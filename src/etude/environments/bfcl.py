@@ -1,6 +1,7 @@
 """Berkeley Function-Calling Leaderboard, single turn: is the right function called with the right arguments?
 
-Patil et al. 2025, "The Berkeley Function Calling Leaderboard (BFCL)", ICML; data and checkers are those of `bfcl-eval`.
+Patil et al. 2025, "The Berkeley Function Calling Leaderboard (BFCL)", ICML; data and checkers are those of `bfcl-eval`
+(Apache-2.0). Its conversations of several turns are `environments/bfcl_turns`.
 
 One task is one question with the functions on offer; the first assistant message ends the episode with reward 1 or 0
 from the leaderboard's own abstract-syntax-tree checker. Irrelevance categories want no call at all, relevance ones any
@@ -8,11 +9,16 @@ call. Beware: an agent that never calls anything scores 1 on every irrelevance t
 
 This is a measure and not a place to practise: there is a `test` split only.
 
-Four answer keys contradict their own functions, so that no call scores 1: live_simple_106-63-0 and 112-68-0, and
-live_multiple_862-181-3 and 964-207-0.
+Arguments of `simple_java` and `simple_javascript` are source text of that language. The checker reads the elements of
+a Java `Array` as they stand, so that there, and only there, text without quotes is right.
 
-Departures: questions whose arguments are Java or JavaScript source text are left out, as are the multi-turn, memory
-and web-search categories; function descriptions do not get the leaderboard's note on Python syntax.
+Some answer keys contradict their own functions or checker, so that no call scores 1: live_simple_106-63-0 and
+112-68-0, live_multiple_862-181-3 and 964-207-0, simple_java_36 and 65. For simple_java_64 the checker takes a letter of
+the right word, and not the word.
+
+Departures: the categories for memory and web search are left out, for they need a search engine, an embedding model,
+or many conversations before the one that is judged. Function descriptions do not get the leaderboard's note on Python
+syntax; those on Java and JavaScript they get.
 """
 
 from __future__ import annotations
@@ -35,8 +41,11 @@ from etude.protocols import Observation, Step, Task
 from etude.trajectory import Message, ToolCall
 
 VERSION = "2026.3.23"
+INSTALL = f"pip install --no-deps bfcl-eval=={VERSION}"
 CATEGORIES = (
     "simple_python",
+    "simple_java",
+    "simple_javascript",
     "multiple",
     "parallel",
     "parallel_multiple",
@@ -48,6 +57,10 @@ CATEGORIES = (
     "live_irrelevance",
     "live_relevance",
 )
+SOURCE = {"simple_java": ("Java", "Java 8 SDK"), "simple_javascript": ("JavaScript", "JavaScript")}
+"""Categories whose arguments are source text: the language, and what the leaderboard calls its syntax."""
+SUFFIXES = {"long": "L", "float": "f"}
+"""Of Java's numbers."""
 
 
 @part
@@ -59,8 +72,8 @@ class bfcl:
     """
 
     category: str = "simple_python"
-    """simple_python, multiple, parallel, parallel_multiple, irrelevance; live_simple, live_multiple, live_parallel,
-    live_parallel_multiple, live_irrelevance, live_relevance."""
+    """simple_python, simple_java, simple_javascript, multiple, parallel, parallel_multiple, irrelevance; live_simple,
+    live_multiple, live_parallel, live_parallel_multiple, live_irrelevance, live_relevance."""
     limit: int | None = None
     """Only the first so many tasks; None for all."""
 
@@ -103,11 +116,15 @@ class bfcl:
         if task.data["answer"] is None:
             raise EnvironmentFault(f"{task.id}: the leaderboard gives no answer key; any call scores 1 here")
         functions = {f["name"]: f for f in task.data["functions"]}
-        calls = [
-            ToolCall(name, _gold(functions[name], accepted))
-            for entry in task.data["answer"]
-            for name, accepted in entry.items()
-        ]
+        calls = []
+        for entry in task.data["answer"]:
+            for name, accepted in entry.items():
+                arguments = _gold(functions[name], accepted)
+                if self.category in SOURCE:
+                    write = _java if self.category == "simple_java" else _javascript
+                    declared = functions[name]["parameters"]["properties"]
+                    arguments = {key: write(value, declared[key]) for key, value in arguments.items()}
+                calls.append(ToolCall(name, arguments))
         return [Message("assistant", tool_calls=tuple(calls))]
 
 
@@ -123,9 +140,12 @@ class BfclSession:
     async def reset(self, task: Task, seed: int) -> Observation:
         """The question's messages. The seed changes nothing."""
         self.task, self.done = task, False
+        functions = task.data["functions"]
+        if self.category in SOURCE:
+            functions = [source_text(f, *SOURCE[self.category]) for f in functions]
         self.tools = [
             {"name": f["name"], "description": f["description"], "parameters": json_schema(f["parameters"])}
-            for f in task.data["functions"]
+            for f in functions
         ]
         return Observation(tuple(Message(m["role"], m["content"]) for m in task.data["question"]))
 
@@ -138,9 +158,9 @@ class BfclSession:
         if "relevance" in self.category:  # irrelevance too
             right = (not calls) if "irrelevance" in self.category else bool(calls)
             return Step(Observation(), done=True, reward=float(right))
-        checker, language = _checker()
-        data = self.task.data
-        verdict = checker(data["functions"], calls, data["answer"], language, self.category, "etude")
+        check, languages = _checker()
+        data, language = self.task.data, languages(SOURCE.get(self.category, ("Python",))[0].lower())
+        verdict = check(data["functions"], calls, data["answer"], language, self.category, "etude")
         info = {} if verdict["valid"] else {"error": verdict["error"], "error_type": verdict["error_type"]}
         return Step(Observation(), done=True, reward=float(verdict["valid"]), info=info)
 
@@ -170,6 +190,27 @@ def json_schema(declared: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+def source_text(function: dict[str, Any], language: str, syntax: str) -> dict[str, Any]:
+    """The function with arguments that are source text of a language, described as the leaderboard describes them."""
+    properties = {}
+    for name, declared in function["parameters"]["properties"].items():
+        kind = declared["type"]
+        text = f"{declared['description']} This is {language} {kind} type parameter in string representation."
+        if kind == "any":
+            text = f"{declared['description']} This parameter can be of any type of {language} object in string"
+            text += " representation."
+        if "items" in declared:
+            text += (
+                f" The list elements are of type {declared['items']['type']}; they are not in string representation."
+            )
+        if "properties" in declared:
+            text += " The dictionary entries have the following schema; they are not in string representation. "
+            text += json.dumps(declared["properties"])
+        properties[name] = {"type": "string", "description": text}
+    description = f"{function['description']} Note that the provided function is in {syntax} syntax."
+    return function | {"description": description, "parameters": function["parameters"] | {"properties": properties}}
+
+
 def _gold(function: dict[str, Any], accepted: dict[str, list[Any]]) -> dict[str, Any]:
     """Arguments that the key accepts: the first accepted value of each parameter that may not be left out.
 
@@ -187,10 +228,30 @@ def _gold(function: dict[str, Any], accepted: dict[str, list[Any]]) -> dict[str,
     return {name: fields(next((v for v in values if v != ""), "")) for name, values in chosen.items()}
 
 
+def _java(value: Any, declared: dict[str, Any]) -> str:
+    """A value as the Java that the leaderboard reads as this value."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        puts = "".join(f'put("{key}", {json.dumps(item)}); ' for key, item in value.items())
+        return f"new HashMap<String, Object>() {{{{ {puts}}}}}"
+    if isinstance(value, list) and declared["type"] == "Array":
+        return f"new String[]{{{', '.join(map(str, value))}}}"
+    if isinstance(value, list):
+        items = [json.dumps(x) + SUFFIXES.get(declared["items"]["type"], "") for x in value]
+        return f"new ArrayList<>(Arrays.asList({', '.join(items)}))"
+    return json.dumps(value) + SUFFIXES.get(declared["type"], "")
+
+
+def _javascript(value: Any, declared: dict[str, Any]) -> str:
+    """A value as the JavaScript that the leaderboard reads as this value."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _package() -> Path:
     spec = importlib.util.find_spec("bfcl_eval")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtra(f"bfcl-eval is not installed; run:  pip install --no-deps bfcl-eval=={VERSION}")
+        raise MissingExtra(f"bfcl-eval is not installed; run:  {INSTALL}")
     return Path(spec.submodule_search_locations[0])
 
 
@@ -220,7 +281,7 @@ def _rows(category: str) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
 
 @cache
 def _checker() -> tuple[Callable[..., dict[str, Any]], Any]:
-    """The leaderboard's checker and its name for Python.
+    """The leaderboard's checker and its enumeration of languages.
 
     The checker's module imports a table of every model on the leaderboard, and with it their clients. The table is read
     for names with dots only, of which there are none here, so an empty one stands in during the import.
@@ -235,4 +296,4 @@ def _checker() -> tuple[Callable[..., dict[str, Any]], Any]:
     finally:
         if real is stand_in:
             del sys.modules[table]
-    return ast_checker, Language.PYTHON
+    return ast_checker, Language
