@@ -468,3 +468,30 @@ def test_sampling_is_a_resumable_stream():
     assert {t.split for t in world.sample(4, split="test")} == {"test"}
     with pytest.raises(EnvironmentFault, match="no tasks to sample"):
         shop(tasks=[{"prompt": "a", "split": "test"}]).sample(1)
+
+
+class Chat(ToolSession):
+    """Answers words twice, then takes them as the answer."""
+
+    async def begin(self, task, seed):
+        self.tools = []
+        return Observation((Message("user", "one"),))
+
+    async def reply(self, said):
+        heard = sum(not action.tool_calls for action in self.actions)
+        return [Message("user", f"{said}?")] if heard < 3 else None
+
+    async def finish(self, answer):
+        return float(answer == "c")
+
+
+async def test_a_world_may_answer_words_before_it_takes_them_as_the_answer():
+    session = Chat()
+    await session.reset(Task("chat", None), 0)
+    steps = [await session.step(Message("assistant", text)) for text in "abc"]
+    assert [s.observation.messages for s in steps] == [(Message("user", "a?"),), (Message("user", "b?"),), ()]
+    assert [(s.done, s.reward) for s in steps] == [(False, None), (False, None), (True, 1.0)]
+    short = Chat(max_steps=2)
+    await short.reset(Task("chat", None), 0)
+    await short.step(Message("assistant", "a"))
+    assert (await short.step(Message("assistant", "b"))).info == {"limit": "max_steps"}

@@ -312,6 +312,9 @@ class ToolSession:
     episode, `call` sets `done`, and the world is judged as it stands. A fork is made by replay, which is exact for any
     world that the task, the seed and the actions determine; a subclass that can copy its state gives `save` and `load`
     instead.
+    A message's calls are run one after the other; a message without calls is the final answer, unless `reply` has
+    something to say to it. A fork is made by replay, which is exact for any world that the task, the seed and the
+    actions determine; a subclass that can copy its state gives `save` and `load` instead.
     """
 
     def __init__(self, *, max_steps: int | None = None, max_chars: int = 4000, call_seconds: float = 30.0):
@@ -336,6 +339,10 @@ class ToolSession:
         One that ends the episode sets `self.done`.
         """
         raise NotImplementedError
+
+    async def reply(self, said: str) -> Sequence[Message] | None:
+        """What is said to the agent after a message without calls; None where that was its final answer."""
+        return None
 
     async def finish(self, answer: str) -> float:
         """The episode's reward. '' for an agent that never answered."""
@@ -362,7 +369,11 @@ class ToolSession:
         if not isinstance(action, Message):
             raise EnvironmentFault(f"task {self.task.id}: this world takes messages, not {type(action).__name__}")
         self.actions.append(action)
-        if not action.tool_calls:
+        if action.tool_calls:
+            results = tuple([await self._answer(call) for call in action.tool_calls])
+        elif (reply := await self.reply(action.content)) is not None:
+            results = tuple(reply)
+        else:
             self.done = True
             return Step(Observation(), done=True, reward=await self.finish(action.content))
         results = tuple([await self._answer(call) for call in action.tool_calls])
@@ -504,6 +515,16 @@ class Tasks:
         self.draws = state["draws"]
 
 
+def hashed_split(text: str) -> str:
+    """`train`, `dev` or `test` (80/10/10) by a hash of the text, the same in every run.
+
+    >>> hashed_split("task 0"), hashed_split("task 1"), hashed_split("task 2")
+    ('dev', 'test', 'train')
+    """
+    place = int(_digest(text), 16) % 10
+    return "train" if place < 8 else "dev" if place == 8 else "test"
+
+
 # -- a world of one's own functions ----------------------------------------------------------------------------------
 
 
@@ -560,11 +581,10 @@ class World(Tasks):
         prompt = row.get("prompt")
         if not isinstance(prompt, str) or not prompt:
             raise FormatError(f"world {self.name!r}: task {n} has no text in 'prompt'; its keys are {sorted(row)}")
-        place = int(_digest(prompt), 16) % 10
         return Task(
             id=str(row.get("id", f"{self.name}/{_digest(json.dumps(row, sort_keys=True, default=str))}")),
             environment=self,
-            split=row.get("split", "train" if place < 8 else "dev" if place == 8 else "test"),
+            split=row.get("split", hashed_split(prompt)),
             data=row,
             domain=row.get("domain", ""),
             difficulty=float(row.get("difficulty", 0.0)),
