@@ -78,6 +78,7 @@ class Environment(Protocol):
     #   optimal = False              where `solve` need not reach the maximum
     #   secrets(task) -> list[str]   texts that must not reach the agent before it has earned them; where it is absent,
     #                                the check looks for what `task.data` has under names such as `answer`
+    # A world may have `speakers`: policies that speak inside it, such as a user's. They are given their decoders.
 
 
 class Session(Protocol):

@@ -403,7 +403,7 @@ def build(shelf: str, value: str | Mapping[str, Any], **collaborators: Any) -> A
 
 def _shelf_of(argument: parts.Argument) -> str:
     """The shelf that a part's argument takes a part from, where it is typed by a protocol."""
-    return COLLABORATORS.get(argument.annotation.rpartition(".")[2], "")
+    return COLLABORATORS.get(argument.annotation.removesuffix(" | None").rpartition(".")[2], "")
 
 
 def check_settings(path: str, settings: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """What worlds share: tools from typed functions, checked calls, sessions that run them, tasks that are drawn.
 
 `tool` turns a typed Python function into a JSON-schema description. `ToolSession` runs the calls of a message, answers
-a bad call in words, and forks by replay. `Tasks` draws tasks for practice. `World` puts the three together for
-functions of your own.
+a bad call in words, and forks by replay. `Speaker` is somebody else in the world, such as a user. `Tasks` draws tasks
+for practice. `World` puts the three together for functions of your own.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ import numpy as np
 from jsonschema import Draft202012Validator
 
 from etude.core.errors import EnvironmentFault, EtudeError, FormatError, PartError, ScoreError, suggest
-from etude.protocols import Observation, Step, Task
+from etude.protocols import Action, Observation, Policy, Sampling, Step, Task
 from etude.tools.process import Crew, Worker
-from etude.trajectory import Message, ToolCall
+from etude.trajectory import Message, ToolCall, Trajectory
 
 F = TypeVar("F", bound=Callable[..., Any])
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
@@ -291,6 +291,54 @@ def _show(value: Any) -> str:
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({kind})"
 
 
+# -- others in the world ---------------------------------------------------------------------------------------------
+
+
+class Speaker:
+    """A policy that speaks inside a world, such as a simulated user, in a dialogue of its own.
+
+    What it says is context to the agent, and no part of what is trained. The same seed, system message and messages
+    give the same answers as far as the policy does; in a fork, what it said before is said again and not drawn anew. A
+    world lists its policies in `speakers`, so that `rollout` gives a local one its decoder.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        system: str,
+        *,
+        task: str = "",
+        tools: Sequence[dict[str, Any]] = (),
+        sampling: Sampling = Sampling(max_tokens=512, temperature=0.0),
+        seed: int = 0,
+        said: Sequence[Action] = (),
+    ):
+        """system: who it is, and what it wants. task: the task's id. tools: that it may call; the world runs them.
+
+        said: its first answers, known from the session that this one is a fork of.
+        """
+        self.policy, self.sampling, self.seed = policy, sampling, seed
+        self.known, self.said = list(said), []
+        self.dialogue = Trajectory(f"{task}/speaker", task, tools=list(tools))
+        self.leaf = self.dialogue.add(Message("system", system), None)
+
+    async def answer(self, *messages: Message) -> Action:
+        """What it says to these messages; what the agent said has role `user` here."""
+        for message in messages:
+            self.leaf = self.dialogue.add(message, self.leaf)
+        turn = len(self.said)
+        if turn < len(self.known):
+            action = self.known[turn]
+        else:
+            seed = int(np.random.SeedSequence([self.seed, turn]).generate_state(1, np.uint64)[0])
+            self.leaf, action = await self.policy.act(self.dialogue, self.leaf, sampling=self.sampling, seed=seed)
+        given = [ids for ids in (action.prompt_ids_T, action.ids_T) if ids is not None]
+        ids_T = np.concatenate(given) if given else None
+        self.leaf = self.dialogue.add(action.message, self.leaf, ids_T=ids_T, version=action.version)
+        self.said.append(action)
+        return action
+
+
 # -- sessions --------------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +351,8 @@ class Snapshot:
     actions: tuple[Message, ...]
     done: bool
     state: Any = None
+    said: tuple[Action, ...] = ()
+    """What the session's speaker said, which a replay says again."""
 
 
 class ToolSession:
@@ -328,6 +378,9 @@ class ToolSession:
         self.seed = 0
         self.actions: list[Message] = []
         self.done = True
+        self.speaker: Speaker | None = None
+        """Somebody else in the world, made by `begin`, which gives it `said`."""
+        self.said: tuple[Action, ...] = ()
 
     async def begin(self, task: Task, seed: int) -> Observation:
         """Set the world up and `self.tools`; what the agent is shown first."""
@@ -412,10 +465,15 @@ class ToolSession:
     async def snapshot(self) -> Snapshot:
         if self.task is None:
             raise EnvironmentFault("snapshot of a session that is not begun; call reset first")
-        return Snapshot(self.task, self.seed, tuple(self.actions), self.done, self.save())
+        said = tuple(self.speaker.said) if self.speaker else ()
+        return Snapshot(self.task, self.seed, tuple(self.actions), self.done, self.save(), said)
 
     async def restore(self, snapshot: Snapshot) -> None:
-        await self.reset(snapshot.task, snapshot.seed)
+        self.said = snapshot.said
+        try:
+            await self.reset(snapshot.task, snapshot.seed)
+        finally:
+            self.said = ()
         if snapshot.state is None:
             for action in snapshot.actions:
                 await self.step(action)

@@ -152,7 +152,7 @@ async def collect(
     begun: what `begin` made for these tasks among others, to be played and returned; then group, seed and name are its.
     on_episode: called after each episode, for progress.
     """
-    make_ready(policy, scorers)
+    make_ready(policy, scorers, tasks)
     room = asyncio.Semaphore(concurrency)
     trajectories = begin(tasks, group=group, seed=seed, name=name) if begun is None else begun
 
@@ -171,9 +171,13 @@ async def collect(
     return trajectories
 
 
-def make_ready(policy: Policy, scorers: Sequence[Scorer | Comparer]) -> None:
-    """Give the policy and the scorers' judges their decoders, with nothing kept from earlier play."""
-    for model in (policy, *(getattr(scorer, "policy", None) for scorer in scorers)):  # a judge may be a local model too
+def make_ready(policy: Policy, scorers: Sequence[Scorer | Comparer], tasks: Sequence[Task] = ()) -> None:
+    """Give the policy, the scorers' judges and whoever speaks in the tasks' worlds their decoders, with nothing kept
+    from earlier play."""
+    judges = [getattr(scorer, "policy", None) for scorer in scorers]
+    worlds = {id(task.environment): task.environment for task in tasks}.values()
+    speakers = [speaker for world in worlds for speaker in getattr(world, "speakers", ())]
+    for model in (policy, *judges, *speakers):  # any of them may be a local model
         attach(model)
         generator: Generator | None = getattr(model, "generator", None)
         if generator is not None and not generator.live:
