@@ -10,8 +10,19 @@ import numpy as np
 import pytest
 
 from etude.core.errors import EnvironmentFault, FormatError, PartError, ScoreError
-from etude.environments.base import ToolError, ToolSession, World, check_call, coerce_call, tool
+from etude.environments.base import (
+    GameSession,
+    ToolError,
+    ToolSession,
+    World,
+    acts,
+    ask_apart,
+    check_call,
+    coerce_call,
+    tool,
+)
 from etude.protocols import Observation, Task
+from etude.tools.process import Crew
 from etude.trajectory import Message, ToolCall
 
 
@@ -495,3 +506,71 @@ async def test_a_world_may_answer_words_before_it_takes_them_as_the_answer():
     await short.reset(Task("chat", None), 0)
     await short.step(Message("assistant", "a"))
     assert (await short.step(Message("assistant", "b"))).info == {"limit": "max_steps"}
+# -- games in workers ------------------------------------------------------------------------------------------------
+
+STAIRS = """
+class Stairs:
+    def begin(self, top):
+        self.top, self.at = top, 0
+        return self.told("down here")
+
+    def act(self, command):
+        self.at += {"up": 1, "down": -1}.get(command, 0)
+        return self.told(f"step {self.at}")
+
+    def told(self, text):
+        return {"text": text, "score": self.at / self.top, "over": abs(self.at) == self.top}
+
+    def solution(self, top):
+        return ["up"] * top
+"""
+UP = {"name": "act", "description": "", "parameters": {"type": "object", "properties": {"command": {"type": "string"}}}}
+
+
+@pytest.fixture
+def stairs(tmp_path):
+    (tmp_path / "stairs.py").write_text(STAIRS)
+    crews = [Crew(f"{tmp_path / 'stairs.py'}:Stairs", size=size) for size in (2, 1)]
+    yield crews
+    for crew in crews:
+        crew.close()
+
+
+async def test_a_game_s_rewards_add_up_to_its_score_to_the_last_bit(stairs):
+    games, solvers = stairs
+    session = GameSession(games, [UP], "Climb.")
+    for top in (3, 7, 49):  # sevenths of 1, added one by one, are not 1
+        first = await session.reset(Task("t", None, data={"top": top}), 0)
+        assert [message.content for message in first.messages] == ["Climb.", "down here"]
+        rewards = []
+        for message in acts(ask_apart(solvers, "solution", top=top)):
+            step = await session.step(message)
+            rewards.append(step.reward)
+        assert (sum(rewards), step.done) == (1.0, True)
+        assert rewards[0] == 1 / top
+    await session.reset(Task("t", None, data={"top": 2}), 0)
+    down = ToolCall("act", {"command": "down"})
+    lost = await session.step(Message("assistant", "", (down, down, down)))
+    assert (lost.reward, lost.done) == (-1.0, True)
+    assert lost.observation.messages[-1].content == "error: the game is over"
+    await session.close()
+
+
+async def test_a_game_is_forked_by_replay_and_given_up_by_words(stairs):
+    session, fork = (GameSession(stairs[0], [UP], "Climb.") for _ in range(2))
+    await session.reset(Task("t", None, data={"top": 2}), 0)
+    await session.step(call("act", command="up"))
+    await fork.restore(await session.snapshot())
+    assert (await fork.step(call("act", command="up"))).reward == 0.5
+    given_up = await session.step(Message("assistant", "enough"))
+    assert (given_up.reward, given_up.done, session.score) == (0.0, True, 0.5)
+    for one in (session, fork):
+        await one.close()
+
+
+async def test_asking_apart_does_not_wait_for_the_episodes(stairs):
+    session = GameSession(stairs[1], [UP], "Climb.")
+    await session.reset(Task("t", None, data={"top": 2}), 0)
+    assert ask_apart(stairs[0], "solution", top=2) == ["up", "up"]  # though this loop cannot run meanwhile
+    assert stairs[0].hired == 0
+    await session.close()

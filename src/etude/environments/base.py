@@ -18,9 +18,10 @@ import re
 import types
 import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, overload
+from typing import Any, Literal, TypedDict, TypeVar, Union, overload
 
 import numpy as np
 from jsonschema import Draft202012Validator
@@ -514,6 +515,81 @@ class HostedSession(ToolSession):
         if self.worker is not None:
             self.crew.release(self.worker)
             self.worker = None
+
+
+class Told(TypedDict):
+    """What a game in a worker answers."""
+
+    text: str
+    score: float
+    """The whole score so far."""
+    over: bool
+    """Whether the game is won, lost or closed."""
+
+
+class GameSession(HostedSession):
+    """An episode of a text game in a worker. A step's reward is what the score rose by, so that rewards add up to it.
+
+    The worker's object has `begin`, which gets the task's data, and a method for each tool; they answer with a `Told`.
+    """
+
+    score = earned = 0.0
+    over = False
+
+    def __init__(self, crew: Crew, tools: Sequence[dict[str, Any]], instructions: str, **limits: Any):
+        """tools: their schemas. instructions: the system message."""
+        super().__init__(crew, **limits)
+        self.offered, self.instructions = list(tools), instructions
+
+    async def begin(self, task: Task, seed: int) -> Observation:
+        self.tools, self.earned = self.offered, 0.0
+        text = self._tell(await self.ask("begin", **task.data))
+        return Observation((Message("system", self.instructions), Message("user", text)))
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> str:
+        if self.over:
+            raise ToolError("the game is over")
+        return self._tell(await self.ask(name, **arguments))
+
+    def _tell(self, told: Told) -> str:
+        self.score, self.over = told["score"], told["over"]
+        return told["text"]
+
+    async def step(self, action: Message | np.ndarray) -> Step:
+        step = await super().step(action)
+        self.done = step.done or self.over
+        reward = self.score - self.earned
+        self.earned += reward  # and not the score, so that the sum of all rewards is the score to the last bit
+        return dataclasses.replace(step, done=self.done, reward=reward)
+
+    async def finish(self, answer: str) -> float:
+        """An agent that says something instead of acting gives up; it keeps what it has."""
+        return 0.0  # `step` gives the reward
+
+
+def ask_apart(crew: Crew, method: str, **arguments: Any) -> Any:
+    """Ask a worker outside any episode, from code that is not async, such as `solve`; it may run inside an event loop.
+
+    Give it a crew of its own: workers of the episodes that wait in a blocked loop are never released.
+    """
+
+    async def ask() -> Any:
+        worker = await crew.hire()
+        try:
+            return await worker.call(method, **arguments)
+        finally:
+            crew.release(worker)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, ask()).result()
+
+
+def acts(commands: Sequence[str]) -> list[Message]:
+    """Messages that call `act` with these commands, one each."""
+    return [
+        Message("assistant", "", (ToolCall("act", {"command": command}, f"call_{n}"),))
+        for n, command in enumerate(commands, 1)
+    ]
 
 
 # -- tasks -----------------------------------------------------------------------------------------------------------
