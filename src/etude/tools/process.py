@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from etude.core.errors import EnvironmentFault, missing_extra
@@ -94,6 +95,20 @@ class Crew:
         self.hired -= 1
         if worker.alive:
             self.idle.append(worker)
+
+    def ask(self, method: str, /, **arguments: Any) -> Any:
+        """One call by a worker that is hired for it, from code that is not async; in a thread of its own, for the
+        caller may be within a running event loop."""
+
+        async def once() -> Any:
+            worker = await self.hire()
+            try:
+                return await worker.call(method, **arguments)
+            finally:
+                self.release(worker)
+
+        with ThreadPoolExecutor(1) as aside:
+            return aside.submit(asyncio.run, once()).result()
 
     def close(self) -> None:
         """End the workers that nobody has hired."""
