@@ -151,7 +151,10 @@ def test_loading_does_not_change_the_defaults(file: Path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["polcy=tiny"], "polcy: no such key\ndid you mean 'policy'?  There are: name, system, title, tags, departures,"),
+        (
+            ["polcy=tiny"],
+            "polcy: no such key\ndid you mean 'policy'?  There are: name, system, title, tags, departures,",
+        ),
         (["stages[9].epochs=1"], "stages[9].epochs: no stage '9'\nThere are: 0 collect, 1 train, 2 practise"),
         (["stages[1].practise.steps=1"], "stages[1].practise.steps: nothing is at 'practise'"),
         (["stages[2].steps.more=1"], "stages[2].steps.more: 'steps' holds 100, which has no keys of its own"),

@@ -506,6 +506,8 @@ async def test_a_world_may_answer_words_before_it_takes_them_as_the_answer():
     await short.reset(Task("chat", None), 0)
     await short.step(Message("assistant", "a"))
     assert (await short.step(Message("assistant", "b"))).info == {"limit": "max_steps"}
+
+
 # -- games in workers ------------------------------------------------------------------------------------------------
 
 STAIRS = """
@@ -552,7 +554,7 @@ async def test_a_game_s_rewards_add_up_to_its_score_to_the_last_bit(stairs):
     down = ToolCall("act", {"command": "down"})
     lost = await session.step(Message("assistant", "", (down, down, down)))
     assert (lost.reward, lost.done) == (-1.0, True)
-    assert lost.observation.messages[-1].content == "error: the game is over"
+    assert lost.observation.messages[-1].content == "error: the episode is over; this call was not run"
     await session.close()
 
 

@@ -264,7 +264,7 @@ async def test_what_cannot_be_sent_is_told_to_the_agent(base):
 async def test_answers_are_told_in_words(base):
     session = await begun(shop(base, max_chars=50))
     assert await ask(session, "getItem", item="lamp") == (
-        'error: HTTP 404 Not Found: {"error": "no item \'la... (cut: 50 of 54 characters)'
+        'error: HTTP 404 Not Found: {"error": "no item \'lam... (cut: 50 of 54 characters)'
     )
     assert await ask(session, "putItem", item="lamp", body={"note": None, "count": 2}) == "HTTP 204 No Content"
     assert await ask(session, "getItem", item="lamp") == "2"

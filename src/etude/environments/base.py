@@ -359,13 +359,10 @@ class Snapshot:
 class ToolSession:
     """One episode in a world made of tools. A subclass gives `begin`, `call` and `finish`.
 
-    A message's calls are run one after the other; a message without calls is the final answer. Where a call ends the
-    episode, `call` sets `done`, and the world is judged as it stands. A fork is made by replay, which is exact for any
-    world that the task, the seed and the actions determine; a subclass that can copy its state gives `save` and `load`
-    instead.
     A message's calls are run one after the other; a message without calls is the final answer, unless `reply` has
-    something to say to it. A fork is made by replay, which is exact for any world that the task, the seed and the
-    actions determine; a subclass that can copy its state gives `save` and `load` instead.
+    something to say to it. Where either ends the episode, it sets `done`, and the world is judged as it stands. A fork
+    is made by replay, which is exact for any world that the task, the seed and the actions determine; a subclass that
+    can copy its state gives `save` and `load` instead.
     """
 
     def __init__(self, *, max_steps: int | None = None, max_chars: int = 4000, call_seconds: float = 30.0):
@@ -430,7 +427,6 @@ class ToolSession:
         else:
             self.done = True
             return Step(Observation(), done=True, reward=await self.finish(action.content))
-        results = tuple([await self._answer(call) for call in action.tool_calls])
         if self.done:
             return Step(Observation(results), done=True, reward=await self.finish(""))
         if self.max_steps is not None and len(self.actions) >= self.max_steps:
@@ -547,9 +543,9 @@ class GameSession(HostedSession):
         return Observation((Message("system", self.instructions), Message("user", text)))
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
-        if self.over:
-            raise ToolError("the game is over")
-        return self._tell(await self.ask(name, **arguments))
+        text = self._tell(await self.ask(name, **arguments))
+        self.done = self.over
+        return text
 
     def _tell(self, told: Told) -> str:
         self.score, self.over = told["score"], told["over"]
@@ -557,10 +553,9 @@ class GameSession(HostedSession):
 
     async def step(self, action: Message | np.ndarray) -> Step:
         step = await super().step(action)
-        self.done = step.done or self.over
         reward = self.score - self.earned
         self.earned += reward  # and not the score, so that the sum of all rewards is the score to the last bit
-        return dataclasses.replace(step, done=self.done, reward=reward)
+        return dataclasses.replace(step, reward=reward)
 
     async def finish(self, answer: str) -> float:
         """An agent that says something instead of acting gives up; it keeps what it has."""

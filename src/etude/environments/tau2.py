@@ -30,17 +30,15 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from etude.core.errors import EnvironmentFault, MissingExtra, PartError, suggest
 from etude.core.parts import part
 from etude.environments.base import HostedSession, Speaker, Tasks, check_call, coerce_call, hashed_split
-from etude.protocols import SPLITS, Observation, Policy, Step, Task
+from etude.protocols import SPLITS, Observation, Policy, Task
 from etude.tools.process import Crew
 from etude.trajectory import Message, ToolCall
 
@@ -157,16 +155,9 @@ class Tau2Session(HostedSession):
             raise EnvironmentFault(f"{task.id}: the customer began with {words!r}; take a better policy for `user`")
         return Observation((system, Message("assistant", told["greeting"]), Message("user", words)))
 
-    async def step(self, action: Message | np.ndarray) -> Step:
-        step = await super().step(action)
-        if self.ended and not step.done:  # by the call of `done`
-            self.done = True
-            return replace(step, done=True, reward=await self.finish(""))
-        return step
-
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         if self.world.solo and name == DONE:
-            self.ended = True
+            self.ended = self.done = True
             return ""
         return await self.ask("call", name=name, arguments=arguments, requestor="assistant")
 
