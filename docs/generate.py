@@ -118,8 +118,36 @@ def _field(name: str, kind, indent: str) -> list[str]:
     return [f"{indent}{name:<{24 - len(indent)}}{'list of' if many else 'struct'}", *nested]
 
 
+def worlds() -> str:
+    """What is known of each world, from `evidence/worlds`."""
+    from etude.apps import worlds
+    from etude.apps.cli.env import mean
+    from etude.core import parts
+
+    built_in, rows = parts.find("environments"), []
+    for name, known in sorted(worlds.evidence(DOCS.parent / "evidence").items()):
+        part = worlds.part_of(name)
+        counts = " / ".join(f"{known['tasks'].get(split, 0):,}" for split in ("train", "dev", "test"))
+        scores = [mean(known.get(what)) for what in ("nothing", "random", "gold")]
+        models = [f"{m} {mean(one)} [{mean(one, 'low')}, {mean(one, 'high')}]" for m, one in known["models"].items()]
+        failed = [check for check, outcome in known["checks"].items() if outcome["result"] == "failed"]
+        told = [counts, *scores, ", ".join(models) or "-", ", ".join(failed) or "none"]
+        install = f"`{worlds.command(part)}`" if worlds.command(part) else "comes with etude"
+        rows.append((f"`{known['world']}`", built_in[part].title, *told, install))
+    head = ("world", "what", "train / dev / test", "nothing", "random", "gold", "model", "failed checks", "install")
+    return table(head, rows)
+
+
+def conformance() -> str:
+    """Every check, and what it asks of a world."""
+    from etude.evaluation.conformance import CHECKS
+
+    rows = [(f"`{n}`", " ".join(str(judge.__doc__).split()), ", ".join(needs)) for n, (judge, needs) in CHECKS.items()]
+    return table(("check", "what must hold", "judged where these passed"), rows)
+
+
 BLOCKS = {"cli": cli, "preflight": preflight, "tolerances": tolerances, "verdicts": verdicts}
-BLOCKS |= {"formats": formats, "schema": schema}
+BLOCKS |= {"formats": formats, "schema": schema, "worlds": worlds, "conformance": conformance}
 
 
 def updated(text: str) -> str:

@@ -168,7 +168,7 @@ def run_evidence(name: str) -> Evidence:
         recipe.name, recipe.data["system"], measures, seeds, figures, arms,
         verdict=overall([figures[name] for name in decide]),
         budget={"minutes": options["minutes"], **budget},
-        made={"commit": _commit(), "date": datetime.date.today().isoformat(), "machine": machine()},
+        made={"commit": commit(), "date": datetime.date.today().isoformat(), "machine": machine()},
     )  # fmt: skip
     # a checkout keeps the evidence of its recipes; an installed package is not written to
     folder = parts.PACKAGE.parent.parent / "evidence" if recipe.name in recipes.files() else Path("evidence")
@@ -325,19 +325,24 @@ def machine() -> dict[str, Any]:
     """Processor, cores and the versions that numbers depend on."""
     import torch
 
+    return {**processor(), "torch": torch.__version__}
+
+
+def processor() -> dict[str, Any]:
+    """What `machine` says where nothing needs torch."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": named[0] if named else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
+    """The checkout's commit, and whether it was changed since; None outside a checkout."""
     describe = ["git", "describe", "--always", "--dirty"]
     found = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True)
     return found.stdout.strip() or None

@@ -109,6 +109,16 @@ def parser() -> argparse.ArgumentParser:
     parts = verb("parts", "listings.parts", "list the parts of a shelf, or explain one part")
     parts.add_argument("path", nargs="?", help="a shelf (credit) or a part (credit/rloo)")
 
+    env = verb("env", "env.env", "list the worlds and what they pay, or check that worlds keep their word")
+    env.add_argument("action", choices=["list", "check"], help="list: what there is; check: play a world and judge it")
+    env.add_argument("worlds", nargs="*", metavar="WORLD", help="desk, '{desk: {difficulty: 3}}' or file.py:NAME")
+    env.add_argument("--all", action="store_true", help="check every built-in world that is installed")
+    env.add_argument("--episodes", type=int, default=24, metavar="N", help="of each baseline (default: 24)")
+    env.add_argument("--at-once", type=int, default=64, metavar="N", help="episodes played at once (default: 64)")
+    env.add_argument("--policy", metavar="P", help="also score this policy: a model's short name or its directory")
+    env.add_argument("--tasks", type=int, default=20, metavar="N", help="tasks that the policy plays (default: 20)")
+    env.add_argument("--write", action="store_true", help="keep what was found, for `env list` and the docs")
+
     runs = verb("runs", "listings.runs", "list runs, where they stand and what they showed")
     runs.add_argument("folder", nargs="?", default="runs", help="where the run directories are (default: runs)")
 
