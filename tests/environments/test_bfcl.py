@@ -90,6 +90,18 @@ async def test_one_wrong_value_scores_0_and_says_so(category):
 
 
 @needs_data
+@pytest.mark.parametrize("category", KEYED)
+@pytest.mark.parametrize("arguments", ['{"', [1], None])
+async def test_arguments_that_are_no_object_score_0_and_never_raise(category, arguments):
+    world = bfcl(category)
+    for task in world.tasks("test")[:60]:
+        calls = [ToolCall(call.name, arguments) for message in world.solve(task, 0) for call in message.tool_calls]
+        step = await play(world, task, Message("assistant", tool_calls=tuple(calls)))
+        assert step.reward == 0.0
+        assert "no JSON object" in step.info["error"][0]
+
+
+@needs_data
 async def test_another_order_of_parallel_calls_is_right_and_a_surplus_call_is_not():
     world = bfcl("parallel")
     task = world.tasks("test")[0]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from etude.core import parts
-from etude.core.errors import MissingExtra
+from etude.core.errors import EnvironmentFault, MissingExtra
 from etude.environments.base import HostedSession, Tasks, ToolSession
 from etude.evaluation import plays
 from etude.evaluation.conformance import CHECKS, Report, conformance
@@ -138,9 +138,20 @@ class ShortSolution(Sound):
         return super().solve(task, seed)[1:]
 
 
-class NoSolutions(Sound):
+class EmptySolution(Sound):
     def solve(self, task: Task, seed: int) -> list[Message]:
         return []
+
+
+class Unsolved(Sound):
+    """Has solutions of the split train alone."""
+
+    def solve(self, task: Task, seed: int) -> list[Message]:
+        if task.split not in self.solved:
+            raise EnvironmentFault(f"{task.id} has no solution")
+        return super().solve(task, seed)
+
+    solved: ClassVar[tuple[str, ...]] = ("train",)
 
 
 class TwoOfAName(Counting):
@@ -300,7 +311,7 @@ BROKEN = [
     (NoDifficulty, "fields", "has difficulty nan"),
     (Twins, "apart", "task sound/dev/0 of dev is task sound/train/0 of train"),
     (ShortSolution, "gold", "solve earns 0 of 1"),
-    (NoSolutions, "gold", "a solution of none of 6 tasks"),
+    (EmptySolution, "gold", "solve earns 0 of 1, not over after its 0 messages"),
     (with_session(TwoOfAName), "tools", "has two tools 'add'"),
     (with_session(WrongSchema), "tools", "'whole' is not valid"),
     (with_session(NoDescription), "tools", "it has no description"),
@@ -474,6 +485,17 @@ async def test_where_solve_need_not_be_best_gold_is_a_lower_bound():
     assert report.passed
     assert report.figures["gold"]["mean"] == 0
     assert report.checks["gold"].notes == ["solve need not reach the maximum: gold is a lower bound of it"]
+
+
+async def test_a_world_need_not_know_every_solution():
+    report = await judge(Unsolved)
+    assert report.passed
+    assert report.figures["gold"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "episodes": 2}
+    assert report.checks["gold"].notes == ["solve has no solution of 4 of 6 tasks"]
+    report = await judge(type("unsolved", (Unsolved,), {"solved": ()}))
+    assert report.passed
+    assert report.checks["gold"].skipped == "solve has no solution of any of 6 tasks"
+    assert "gold" not in report.figures
 
 
 async def test_a_world_of_few_sessions_is_played_with_as_many():

@@ -303,16 +303,16 @@ async def gold(bench: Bench, found: Outcome) -> None:
     made, most = [], bench.world.reward_range[1]
     optimal = getattr(bench.world, "optimal", True)
     for task in bench.tasks:
-        if script := _script(bench, task):
+        if (script := _script(bench, task)) is not None:
             play = await bench.play(task, scripted(script))
             made.append(play)
             if optimal and not play.fault and play.reward < most - EXACT:
                 at = "" if play.done else f", not over after its {len(script)} messages"
                 found.problems.append(f"task {task.id}: solve earns {play.reward:g} of {most:g}{at}")
-    bench.measure("gold", made)
     if not made:
-        found.problems.append(f"solve has a solution of none of {len(bench.tasks)} tasks")
-    elif len(made) < len(bench.tasks):
+        raise Skip(f"solve has no solution of any of {len(bench.tasks)} tasks")
+    bench.measure("gold", made)
+    if len(made) < len(bench.tasks):
         found.notes.append(f"solve has no solution of {len(bench.tasks) - len(made)} of {len(bench.tasks)} tasks")
     if not optimal:
         found.notes.append("solve need not reach the maximum: gold is a lower bound of it")
@@ -575,14 +575,14 @@ def _calls(session: Session, task: Task) -> list[Message]:
 # -- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def _script(bench: Bench, task: Task) -> list[Message]:
-    """The world's solution of a task; none where it has none."""
+def _script(bench: Bench, task: Task) -> list[Message] | None:
+    """The world's solution of a task; None where it has none."""
     if not hasattr(bench.world, "solve"):
-        return []
+        return None
     try:
         return list(copy.deepcopy(bench.world.solve(task, 0)))  # type: ignore[attr-defined]
     except EnvironmentFault:  # how a world says that it has no solution of this one
-        return []
+        return None
 
 
 async def _elsewhere(bench: Bench, method: str, **arguments: Any) -> Any:
