@@ -142,6 +142,10 @@ def test_merging(tmp_path, monkeypatch, tiny_policy):
     assert {*re.findall(r"^\| `(\w+)`", page, re.MULTILINE)} == {*parts.find("weights/merge")}
 
 
+def test_sandbox(tmp_path):
+    follow("docs/sandbox.md", tmp_path, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+
+
 def test_formats(tmp_path):
     follow("docs/formats.md", tmp_path)
 

@@ -37,7 +37,8 @@ PACKAGES = ("/usr/lib/python3*/*-packages", "/usr/local/lib/python3*/*-packages"
 USERS = f"root:x:0:0::/:/bin/sh\nagent:x:{USER}:{USER}::{WORK}:/bin/bash\nnobody:x:{NOBODY}:{NOBODY}::/:/bin/false\n"
 GROUPS = f"root:x:0:\nagent:x:{USER}:\nnogroup:x:{NOBODY}:\n"
 SESSION = Path(__file__).with_name("session.py").read_text(encoding="utf-8")
-# bash as the agent has it. Where it is and what it exports is told at its end, for the next call.
+# bash as the agent has it. Where it is and what it exports is told at its end, for the next call. What it tells becomes
+# variables and a folder, and is never run.
 SHELL = r"""trap '{ printf "%s\0" "$PWD"; /usr/bin/env -0; } >&3' EXIT; """
 SHELL += """IFS= read -r -d '' COMMAND <&4; exec 4<&-; eval "$COMMAND\""""
 STATE = 1 << 16  # bytes of it
@@ -207,12 +208,8 @@ def refuse_calls() -> None:
     steps += [(equal, 4 - n, 0, int(family)) for n, family in enumerate(FAMILIES)]
     steps += [(end, 0, 0, fail | 97), (end, 0, 0, allow)]
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
-    libc(
-        "prctl",
-        PR_SECCOMP,
-        2,
-        ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(program))),
-    )
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(program)))
+    libc("prctl", PR_SECCOMP, 2, header)
 
 
 # -- what runs -------------------------------------------------------------------------------------------------------

@@ -108,7 +108,8 @@ class Sandbox:
     ):
         """network: whether it has ours, with all that listens on this machine.
         packages: whether the Python packages that are installed here can be imported.
-        readable: place inside -> file or folder of the host that is shown there, read-only.
+        readable: place inside -> file or folder of the host that is shown there, read-only. Where root starts the
+            sandbox, everyone must be able to read it.
         seconds, cpu_seconds: what a call may take, by the clock and of all its processors together.
         memory_mb: resident memory of all processes together; also what one may ask for.
         disk_mb, files: size of the disk, which lies in memory, and how many files and folders it holds.
@@ -116,8 +117,14 @@ class Sandbox:
         output_kb: of a longer output the first and the last half of this is kept.
         isolate: False runs it without shutting it in, with your rights.
         """
-        if clash := [at for at in readable or {} if not at.startswith("/") or at in ("/", jail.WORK, jail.TEMP)]:
-            raise EnvironmentFault(f"sandbox: nothing can be shown at {clash[0]!r}; name a place such as '/data'")
+        for at in readable or {}:
+            if not at.startswith("/") or at == "/" or any(jail.within(at, own) for own in (jail.WORK, jail.TEMP)):
+                raise EnvironmentFault(f"sandbox: nothing can be shown at {at!r}; name a place such as '/data'")
+        if isolate and any(jail.within(sys.base_prefix, own) for own in (jail.WORK, jail.TEMP)):
+            raise EnvironmentFault(
+                f"sandbox: Python is installed in {sys.base_prefix}, where the sandbox has folders of its own; use one "
+                "that is installed elsewhere"
+            )
         shown = {at: os.path.realpath(path) for at, path in (readable or {}).items()}
         for path in filter(os.path.isdir, sys.path if packages else ()):
             if path.endswith("-packages"):
