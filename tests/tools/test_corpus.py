@@ -92,6 +92,8 @@ def test_what_sqlite_would_stumble_over_is_only_words(birds):
     for query in ('swan" NEAR(', "swan\0", "swan AND -- ;", "\ud800 swan*", "'swan's'", "body:swan"):
         assert names(birds.search(query)) == ["swan"], query
         assert len(birds.search(query, entity=query)) <= 1
+    endless = " ".join(f"w{n}" for n in range(100_000))
+    assert birds.search(endless) == birds.search("owl", entity=endless) == []
 
 
 def test_filters(birds):

@@ -7,12 +7,11 @@ at all, which is neither 0 nor NaN; `rollout.collect` sees to that, and to the s
 from __future__ import annotations
 
 import json
-import re
-import string
 from typing import Any
 
 from etude.core.errors import ScoreError
 from etude.protocols import Policy, Sampling
+from etude.tools.answers import words as words
 from etude.trajectory import Episode, Message, Trajectory
 
 
@@ -60,16 +59,6 @@ def accepted_answers(trajectory: Trajectory) -> list[Any]:
             " ones, into meta['answer'], or use a scorer that needs none, as `environment`"
         )
     return answer if isinstance(answer, list) else [answer]
-
-
-def words(text: str) -> list[str]:
-    """SQuAD's normalisation (arXiv:1606.05250): lower case, no ASCII punctuation, no English articles, split at spaces.
-
-    >>> words("The  Eiffel-Tower, Paris.")
-    ['eiffeltower', 'paris']
-    """
-    bare = "".join(c for c in text.lower() if c not in string.punctuation)
-    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
 def transcript(trajectory: Trajectory, episode: Episode) -> str:

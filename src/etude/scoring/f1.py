@@ -7,11 +7,11 @@ Departures: none.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from etude.core.parts import part
 from etude.scoring.base import accepted_answers, final_answer, words
+from etude.tools.answers import overlap
 from etude.trajectory import Episode, Trajectory
 
 
@@ -26,15 +26,3 @@ class f1:
         """Raises ScoreError where `meta["answer"]` is missing."""
         answer = words(final_answer(trajectory, episode))
         return max(overlap(answer, words(str(gold))) for gold in accepted_answers(trajectory))
-
-
-def overlap(answer: list[str], gold: list[str]) -> float:
-    """F1 of two bags of words; two empty ones agree.
-
-    >>> overlap(["red", "old", "car"], ["red", "car"])
-    0.8
-    """
-    if not answer or not gold:
-        return float(answer == gold)
-    shared = sum((Counter(answer) & Counter(gold)).values())
-    return 2 * shared / (len(answer) + len(gold))

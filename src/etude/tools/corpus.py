@@ -27,6 +27,7 @@ from etude.tools import embed, ranking
 from etude.tools.documents import Document, Section, passages
 
 VERSION = 1  # of the index; grows when what is written changes
+TERMS = 64  # of a query, what is searched for; FTS5 takes no endless ones
 DEPTH = 200  # of either list, what is looked at where two are made one
 COMMON = {
     "a", "an", "and", "are", "as", "at", "be", "both", "by", "did", "do", "does", "for", "from", "had", "has",
@@ -89,11 +90,12 @@ class Corpus:
         if not 0 <= overlap < size:
             raise PartError(f"corpus: overlap is {overlap} and size {size}; give 0 <= overlap < size")
         documents = list(documents)
-        digest = hashlib.sha256(json.dumps([VERSION, size, overlap, encoder]).encode())
+        encode = json.JSONEncoder(sort_keys=True).encode
+        digest = hashlib.sha256(encode([VERSION, size, overlap, encoder]).encode())
         for document in documents:
             sections = [(section.path, section.text) for section in document.sections]
             row = [document.id, document.title, sections, document.meta]
-            digest.update(json.dumps(row, sort_keys=True).encode())
+            digest.update(encode(row).encode())
         cache = cache or Path(os.environ.get("ETUDE_CACHE", Path.home() / ".cache" / "etude")) / "corpora"
         target = cache / digest.hexdigest()[:24]
         if not target.exists():
@@ -196,7 +198,8 @@ class Corpus:
 
     def _bm25(self, query: str, k: int, allowed_N: np.ndarray | None) -> list[tuple[int, float]]:
         terms = {term.casefold(): phrase for term in re.findall(r"\w+", query) if (phrase := _phrase(term))}
-        asked = " OR ".join([terms[term] for term in terms if term not in COMMON] or terms.values())
+        telling = [terms[term] for term in terms if term not in COMMON] or list(terms.values())
+        asked = " OR ".join(telling[:TERMS])
         if not asked:
             return []
         order = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? ORDER BY score DESC, rowid"
