@@ -524,7 +524,7 @@ def _post(said: str, page: str) -> Plan:
         yield click(post, rf"image span\.{shown[what]}")
     else:
         page = yield click(post, r"image span\.more")
-        yield click(page, f'"{re.escape(what)}[" ]')
+        yield click(page, f'listitem "{re.escape(what)}[" ]')
 
 
 @plan("use-spinner")

@@ -85,7 +85,7 @@ SELECT = """function (wanted) {
   this.dispatchEvent(new Event("change", {bubbles: true}));
 }"""
 
-Plan = Generator[tuple[str, dict[str, Any]], str, None]
+Plan = Generator[tuple[str, dict[str, Any]], str, Any]
 """A way through pages: yields an action and its arguments, and is sent the page that came of it."""
 
 
@@ -161,7 +161,7 @@ class Browser:
     def __init__(
         self,
         *,
-        hosts: list[str] | None = None,
+        hosts: dict[str, str] | None = None,
         roots: dict[str, str] | None = None,
         width: int = 1024,
         height: int = 768,
@@ -169,7 +169,8 @@ class Browser:
         seconds: float = 10,
         part_chars: int = 6000,
     ):
-        """hosts: `host:port` of servers that may be reached, such as `127.0.0.1:8000`.
+        """hosts: servers that may be reached, `host:port` by the name that they have in addresses, such as
+            `{"shop.test": "127.0.0.1:8000"}`: a name does not change from run to run as a free port does.
         roots: folders by the address that shows them, such as `{"http://suite.test/": "/usr/share/suite"}`.
         width, height: of the view, pixels.
         frozen: time stands still but for TICK ms an action, and Math.random has a fixed seed, so that the same actions
@@ -185,7 +186,7 @@ class Browser:
 
         self.Error, self.TimeoutError = Error, TimeoutError
         os.environ["TMPDIR"] = _scratch()  # where Playwright makes Chromium's user data
-        self.hosts, self.frozen, self.seconds, self.part_chars = hosts or [], frozen, seconds, part_chars
+        self.hosts, self.frozen, self.seconds, self.part_chars = hosts or {}, frozen, seconds, part_chars
         self.roots = {prefix: Path(folder).resolve() for prefix, folder in (roots or {}).items()}
         self.view = {"width": width, "height": height}
         self.playwright = sync_playwright().start()
@@ -196,7 +197,7 @@ class Browser:
     def _launch(self) -> None:
         self.browser = self.playwright.chromium.launch(
             executable_path=chromium(),
-            args=FLAGS,
+            args=[*FLAGS, "--host-resolver-rules=" + ",".join(f"MAP {name} {at}" for name, at in self.hosts.items())],
             proxy={"server": NOWHERE, "bypass": ",".join(self.hosts)},
         )
 
@@ -358,9 +359,13 @@ class Browser:
     # -- actions -----------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Wait until the page has taken the action in: nothing is being loaded, twice in a row."""
+        """Let the page take an action in."""
         if self.frozen:
             self._tick(TICK)
+        self._quiet()
+
+    def _quiet(self) -> None:
+        """Wait until nothing is being loaded, twice in a row."""
         end, quiet = time.monotonic() + PATIENCE, 0
         while quiet < 2 and time.monotonic() < end:
             self.page.wait_for_timeout(PAUSE)
@@ -435,7 +440,10 @@ class Browser:
         return part
 
     def _click(self, mark: int, double: bool = False) -> None:
-        self.page.mouse.click(*self._point(mark), click_count=2 if double else 1)
+        x, y = self._point(mark)
+        self.page.mouse.move(x, y)
+        self._quiet()  # an element may look different under the mouse, and be gone while that picture is loaded
+        self.page.mouse.click(x, y, click_count=2 if double else 1)
 
     def _click_at(self, x: int, y: int) -> None:
         self.page.mouse.click(*self._within(x, y))

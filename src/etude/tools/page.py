@@ -18,7 +18,7 @@ ACTING = {
     "link", "listbox", "menuitem", "menuitemcheckbox", "menuitemradio", "option", "radio", "searchbox", "slider",
     "spinbutton", "switch", "tab", "textbox", "treeitem",
 }  # fmt: skip
-TOLD = {"alert", "alertdialog", "dialog", "form", "heading", "img", "image", "listitem", "menu", "navigation",
+TOLD = {"alert", "alertdialog", "dialog", "heading", "img", "image", "listitem", "menu", "navigation",
         "progressbar", "row", "search", "status", "table", "tablist", "tabpanel", "tooltip"}  # fmt: skip
 PAGE = ("#document", "HTML", "BODY")  # a listener there says nothing of what is in it
 FIELDS = {"combobox", "listbox", "searchbox", "spinbutton", "textbox"}  # their content is a value, not a name
