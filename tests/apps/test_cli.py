@@ -23,7 +23,7 @@ from etude.evaluation.report import load_report
 
 VERBS = ["run", "eval", "compare", "report", "preflight", "import", "export"]
 VERBS += ["merge", "systems", "coverage", "parts", "evidence", "runs", "models", "doctor", "plan"]
-VERBS += ["merge", "systems", "parts", "evidence", "runs", "models", "doctor", "plan", "env"]
+VERBS += ["env"]
 
 
 def train(run: Any, *, epochs: int = 1) -> None:

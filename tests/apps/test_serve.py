@@ -28,7 +28,7 @@ SERVE = [sys.executable, "-m", "etude", "env", "serve"]
 def address() -> Iterator[str]:
     """`lookup` over HTTP, for whoever brings the token t0ken."""
     env = {**os.environ, "PYTHONPATH": SOURCES, "ETUDE_TOKEN": "t0ken"}
-    command = [*SERVE, "lookup", "--split", "test", "--set", "size=200", "--http"]
+    command = [*SERVE, "{lookup: {size: 200}}", "--split", "test", "--http"]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         yield process.stderr.readline().split()[0]
@@ -61,7 +61,7 @@ def test_an_environment_gives_the_same_rewards_through_its_server(over, address,
     monkeypatch.setenv("ETUDE_TOKEN", "t0ken")
     direct = etude.world("lookup", size=200)
     tasks = direct.tasks("test")[:1] if over == "stdio" else direct.tasks("test")[:5]
-    server = [*SERVE, "lookup", "--split", "test", "--set", "size=200"]
+    server = [*SERVE, "{lookup: {size: 200}}", "--split", "test"]
     headers = {"Authorization": "Bearer ${ETUDE_TOKEN}"}
     world = through(server, tasks) if over == "stdio" else through(address, tasks, headers=headers)
     for task, served in zip(tasks, world.tasks("test"), strict=True):

@@ -8,12 +8,8 @@ from jsonschema import Draft202012Validator
 from etude.evaluation.random_agent import RandomAgent
 from etude.trajectory import Message
 
-SHOWN = Message(
-    "user", "Order 17 lamps for Ann Lee (ann@lee.org).\nOn 2024-05-06 the orders are A-12 and B-3, at 2.5 each."
 TEXT = "Order 17 lamps for Ann Lee (ann@lee.org) on 2024-05-06.\nThe orders are A-12 and B-3, at 2.5 each."
 SHOWN = Message("user", TEXT)
-    "user", "Order 17 lamps for Ann Lee (ann@lee.org) on 2024-05-06.\nThe orders are A-12 and B-3, at 2.5 each."
-)
 
 
 def tool(**properties):

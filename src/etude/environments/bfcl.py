@@ -158,16 +158,13 @@ class BfclSession:
         if "relevance" in self.category:  # irrelevance too
             right = (not calls) if "irrelevance" in self.category else bool(calls)
             return Step(Observation(), done=True, reward=float(right))
-        check, languages = _checker()
-        data, language = self.task.data, languages(SOURCE.get(self.category, ("Python",))[0].lower())
-        verdict = check(data["functions"], calls, data["answer"], language, self.category, "etude")
         unread = [call.name for call in action.tool_calls if not isinstance(call.arguments, dict)]
         if unread:  # the checker takes objects for granted
             info = {"error": [f"the arguments of {unread[0]} are no JSON object"], "error_type": "etude:arguments"}
             return Step(Observation(), done=True, reward=0.0, info=info)
-        checker, language = _checker()
-        data = self.task.data
-        verdict = checker(data["functions"], calls, data["answer"], language, self.category, "etude")
+        check, languages = _checker()
+        data, language = self.task.data, languages(SOURCE.get(self.category, ("Python",))[0].lower())
+        verdict = check(data["functions"], calls, data["answer"], language, self.category, "etude")
         info = {} if verdict["valid"] else {"error": verdict["error"], "error_type": verdict["error_type"]}
         return Step(Observation(), done=True, reward=float(verdict["valid"]), info=info)
 

@@ -164,7 +164,7 @@ class Games:
     """The simulator, in a worker process: one Java machine, one game at a time."""
 
     def __init__(self, hints: bool):
-        from textworld_express import TextWorldExpressEnv  # pyright: ignore[reportAttributeAccessIssue]  # pyright: ignore[reportMissingImports]
+        from textworld_express import TextWorldExpressEnv  # pyright: ignore
 
         self.hints = hints
         self.suite = TextWorldExpressEnv()

@@ -1,4 +1,4 @@
-"""`etude env`: which worlds there are and what is known of them, and whether a world keeps its word."""
+"""`etude env`: which worlds there are, what is known of them, whether one keeps its word, and one for others."""
 
 import argparse
 import asyncio
@@ -7,6 +7,7 @@ from typing import Any
 
 from etude.apps import worlds
 from etude.apps.cli.output import print_json, print_table
+from etude.apps.cli.serve import serve
 from etude.core import parts
 from etude.core.errors import EtudeError
 from etude.core.progress import progress
@@ -16,7 +17,9 @@ SHOWN = 3  # problems of one check
 
 
 def env(args: argparse.Namespace) -> int:
-    """`list`, or `check` with names."""
+    """`list`, `check` with names, or `serve` with one."""
+    if args.action == "serve":
+        return serve(args)
     if args.action == "list":
         if args.worlds:
             raise EtudeError(f"env list takes no name (given {args.worlds[0]!r}); `etude env check` does")

