@@ -132,9 +132,10 @@ def worlds() -> str:
         models = [f"{m} {mean(one)} [{mean(one, 'low')}, {mean(one, 'high')}]" for m, one in known["models"].items()]
         failed = [check for check, outcome in known["checks"].items() if outcome["result"] == "failed"]
         told = [counts, *scores, ", ".join(models) or "-", ", ".join(failed) or "none"]
+        told.append(f"{known['step_ms']:.2g}" if known.get("step_ms") is not None else "-")
         install = f"`{worlds.command(part)}`" if worlds.command(part) else "comes with etude"
         rows.append((f"`{known['world']}`", built_in[part].title, *told, install))
-    head = ("world", "what", "train / dev / test", "nothing", "random", "gold", "model", "failed checks", "install")
+    head = ("world", "what", "train / dev / test", "nothing", "random", "gold", "model", "failed", "ms/step", "install")
     return table(head, rows)
 
 

@@ -116,6 +116,15 @@ def test_what_is_not_installed_is_listed_with_its_command(
     assert "pip install something" in row
 
 
+def test_a_suite_that_is_missed_only_by_the_tasks_is_not_taken_for_a_world_without_any(
+    capsys: pytest.CaptureFixture[str], here: Path
+):
+    lacking = MINE.replace("return [Task(", "raise MissingExtra('run:  pip install suite')\n        return [Task(")
+    (here / "lacking.py").write_text("from etude.core.errors import MissingExtra\n" + lacking)
+    assert main(["env", "check", "lacking.py:world"]) == 2
+    assert "pip install suite" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from etude.core import recipe as recipes
-from etude.core.errors import EtudeError, PartError, suggest
+from etude.core.errors import EtudeError, MissingExtra, PartError, suggest
 from etude.evaluation.random_agent import RandomAgent
 from etude.protocols import SPLITS, Environment, Observation, Session, Task
 from etude.trajectory import Message
@@ -61,11 +61,15 @@ def build(name: str) -> Any:
 
 
 def splits(world: Environment) -> dict[str, Sequence[Task]]:
-    """The tasks of those of train, dev and test that the world has."""
+    """The tasks of those of train, dev and test that the world has. Raises MissingExtra where it lacks its suite."""
     found: dict[str, Sequence[Task]] = {}
     for split in SPLITS:
-        with contextlib.suppress(EtudeError):  # how a world says that it has no such split
+        try:
             found[split] = world.tasks(split)
+        except MissingExtra:
+            raise
+        except (EtudeError, KeyError, ValueError):  # how a world says that it has no such split
+            continue
     return {split: tasks for split, tasks in found.items() if len(tasks)}
 
 
