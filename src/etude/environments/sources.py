@@ -54,7 +54,8 @@ class State:
     def __init__(self, source: Callable[["State"], Source], headers: Mapping[str, str]):
         self.secrets: dict[str, str] = {}
         self.headers = {name: self.fill(text) for name, text in headers.items()}
-        """HTTP headers of this episode; `setup` may add some before the first call, such as those of an account."""
+        """HTTP headers of this episode. `setup` may add some, such as an account's; an MCP server is sent those that
+        are there at the first call."""
         self._make, self._source = source, None
 
     @cached_property
