@@ -30,7 +30,7 @@ class Attack:
     kind: str
     """`shell` or `python`."""
     code: str
-    """{folder}, {port}, {victim}, {descriptor}, {packages}, {mark} stand for what the host has."""
+    """{folder}, {port}, {victim}, {mark} stand for what the host has."""
     says: str
     """A pattern of what the agent must be told."""
     copies: bool = False
@@ -148,7 +148,8 @@ ATTACKS = {
     "memory of process 1": py("open('/proc/1/mem', 'rb')", "No such file|denied"),
     "descriptors of process 1": sh("ls -l /proc/1/fd/", "No such file|denied|cannot"),
     "read the host": sh(
-        "cat /etc/shadow /root/.ssh/* /home/*/.ssh/* {folder}/secret; ls -a /root /home", "No such file"
+        "(cat /etc/shadow /root/.ssh/* {folder}/secret; ls /home /var /run /boot /etc/ssh /etc/apt) 2> errors | wc -c",
+        "^0$",
     ),
     "write the host": sh(
         "for f in /usr/x /etc/passwd {folder}/new /x /etc/cron.d/x; do echo x > $f; done", "Read-only"
@@ -160,15 +161,19 @@ ATTACKS = {
         "^none$",
     ),
     "the host's packages": py("import psutil", "ModuleNotFoundError"),
-    "the host's packages by path": py("import sys; sys.path += {packages}\nimport psutil", "ModuleNotFoundError"),
+    "the host's packages by path": py(
+        "import glob, os, sys\nfolders = [f + '/lib/python3*/*-packages' for f in (sys.prefix, '/usr', '/usr/local')]\n"
+        "print([name for folder in folders for path in glob.glob(folder) for name in os.listdir(path)])",
+        r"^\[\]$",
+    ),
     "devices": sh("ls /dev/vda /dev/sda /dev/mem /dev/kmsg /dev/fuse /dev/kvm /sys; head -c1 /dev/mem", "No such file"),
     "make devices": sh("mknod d b 8 0; mknod m c 1 1", "not permitted"),
     "core dumps": sh("ulimit -c unlimited; sh -c 'kill -SEGV $$'; ls", r"cannot modify limit(?![\s\S]*core\b)"),
     "spool folders": sh("echo 'x' | crontab -; echo id | at now; ls /var/spool", "not found|No such file"),
     # rights
     "set-uid shell": sh(
-        "cp /bin/bash b; chmod 6755 b; ./b -p -c 'id -u; id -g; grep CapEff /proc/self/status'",
-        r"^1000\n1000\nCapEff:\s0+$",
+        "cp /bin/bash b; chmod 6755 b; ./b -p -c 'id -u; id -g; grep Cap /proc/self/status'",
+        r"^1000\n1000\n(Cap\w+:\s0+\n?){5}$",
     ),
     "become root": py("import os; os.setuid(0)", DENIED + "|Invalid argument"),
     "become root by su": sh("su -c id < /dev/null; sudo -n id", "fail|denied|not found|cannot|must|Authentication"),
@@ -303,8 +308,7 @@ async def main(folder: Path) -> dict[str, object]:
         port = server.getsockname()[1]
         abstract.bind(f"\0etude-{port}")
         abstract.listen()
-        packages = [path for path in sys.path if path.endswith("-packages")]
-        place = {"folder": folder, "port": port, "victim": victim.pid, "packages": packages}
+        place = {"folder": folder, "port": port, "victim": victim.pid}
         few = asyncio.Semaphore(4)
 
         async def one(number: int, attack: Attack) -> dict[str, object]:

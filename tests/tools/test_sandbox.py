@@ -1,5 +1,6 @@
 """The sandbox: state from call to call, copies, grants, programs, and what it does where it cannot shut itself in."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -69,6 +70,17 @@ async def test_time_is_told_and_names_are_kept_where_python_can_be_interrupted(b
     assert "KeyboardInterrupt" in told
     assert "[stopped after 1 s, the limit on a call's time]" in told
     assert (await one.python("x")).output == "5\n"
+
+
+async def test_nothing_runs_between_calls(box):
+    one = await box()
+    await one.python(
+        "import threading, time\ngaps = [0]\ndef watch():\n last = time.monotonic()\n while True:\n"
+        "  time.sleep(0.01); now = time.monotonic(); gaps[0] = max(gaps[0], now - last); last = now\n"
+        "threading.Thread(target=watch, daemon=True).start()"
+    )
+    await asyncio.sleep(5)
+    assert (await one.python("time.sleep(0.1); gaps[0] > 4")).output == "True\n"
 
 
 async def test_processor_time_is_that_of_all_processes_together(box):
