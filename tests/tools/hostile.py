@@ -90,6 +90,10 @@ ATTACKS = {
     "leave Python": py("exit(3)", "The session goes on"),
     "end Python": py("import os; os._exit(3)", r"has ended \(exit status 3\), and its names are gone"),
     "kill Python": py("import os; os.kill(os.getpid(), 9)", "SIGKILL.*names are gone"),
+    "ends when its child is ended": py(
+        "import os, time\nif os.fork() == 0: time.sleep(99)\nos.wait(); os._exit(5)",
+        r"stopped[\s\S]*exit status 5.*gone",
+    ),
     "stop Python": py("import os; os.kill(os.getpid(), 19)", "stopped after"),
     "crash": py("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
     "recursion": py("def f(): f()\nf()", "RecursionError"),

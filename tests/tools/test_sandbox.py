@@ -104,6 +104,13 @@ async def test_a_session_that_holds_the_memory_ends_and_others_do_not(box):
     assert "NameError" in str(await one.python("x"))
 
 
+async def test_a_shell_that_ends_python_says_so(box):
+    one = await box()
+    await one.python("x = 1")
+    assert "the Python process was ended too, and its names are gone" in await say(one, "kill -9 -1; sleep 0.1")
+    assert "NameError" in str(await one.python("x"))
+
+
 async def test_a_copy_has_the_files_the_folder_and_the_names(box):
     one = await box()
     await one.put({"a/b.txt": "text", "run.sh": File("echo hi", 0o755), "c": File("a/b.txt", kind="link")})

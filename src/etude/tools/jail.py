@@ -262,6 +262,7 @@ class Jail:
         """
         self.python, self.limits, self.isolated = python, limits, not open_in
         self.session: Session | None = None
+        self.ended: dict[int, int] = {}  # pid -> status, of what ended in this call
         self.folders = {"work": WORK, "tmp": TEMP, "shm": SHARED}
         if self.isolated:
             try:
@@ -324,8 +325,6 @@ class Jail:
         feeds = {session.code: struct.pack("<Q", len(text)) + text}
         result = self._watch(session.pid, {session.output: kept}, feeds, session.done)
         if self.session is None:
-            for descriptor in session[1:]:
-                os.close(descriptor)
             result["notes"].append(f"the Python process has ended{how(result['status'])}, and its names are gone")
         return result | {"output": kept.text()}
 
@@ -371,6 +370,8 @@ class Jail:
         if self.isolated:  # elsewhere it counts all that this user runs
             limits[resource.RLIMIT_NPROC] = int(self.limits["processes"])
         for name, value in limits.items():
+            allowed = resource.getrlimit(name)[1]
+            value = value if allowed == resource.RLIM_INFINITY else min(value, allowed)
             resource.setrlimit(name, (value, value))
         os.nice(5)
         with contextlib.suppress(OSError):  # until there is none of that number, or we may not
@@ -426,8 +427,8 @@ class Jail:
                     said = read(descriptor) or b""
                     if not said:
                         poll.unregister(descriptor)
-            status = self._reap(main)
-            now = time.monotonic()
+            self._reap()
+            status, now = self.ended.get(main), time.monotonic()
             if now - looked >= LOOK and status is None and not said:
                 looked, table = now, self._look()
                 crowded |= len(table) >= self.limits["processes"]
@@ -441,23 +442,21 @@ class Jail:
                 if done is not None and not interrupted and not heavy:  # perhaps its names can be kept
                     interrupted, notes, end, spent = True, [reason], now + GRACE, math.inf
                     self._sweep(main)
-                    os.kill(main, signal.SIGINT)
+                    if main not in self.ended:
+                        os.kill(main, signal.SIGINT)
                     continue
                 notes = notes or [reason]
-                status = self._end(main)
+                self._end(main)
                 idle = self.session.pid if self.session and done is None else 0
                 if heavy and idle in table and table[idle].bytes / 2**20 > used / 2:
                     self._end(idle)
-                    self._forget()
-                    notes.append("the Python process was ended too, for its names held most of that memory")
         os.close(handle)
         if said and feeds:  # it spoke before it was asked
-            status = self._end(main)
-        if status is None:
+            self._end(main)
+        if main not in self.ended:
             os.kill(main, signal.SIGSTOP)  # nothing runs between calls
-        outlived = self._sweep(main if status is None else 0)
-        if self.session and self.session.pid == main and status is not None:
-            self.session = None
+        outlived = self._sweep(main)
+        status = self.ended.get(main)
         for descriptor, kept in outputs.items():
             while data := read(descriptor):
                 kept.add(data)
@@ -466,6 +465,13 @@ class Jail:
                 os.close(descriptor)
         if outlived and not notes:
             notes.append(f"{outlived} process(es) still running at the end of the call were ended")
+        if self.session and self.session.pid in self.ended:
+            if self.session.pid != main:
+                notes.append("the Python process was ended too, and its names are gone")
+            for descriptor in self.session[1:]:
+                os.close(descriptor)
+            self.session = None
+        self.ended.clear()
         notes += self._full(status, crowded)
         return {
             "status": status if status is not None else int(said != b"0"),
@@ -519,29 +525,16 @@ class Jail:
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         return ended.ru_utime + ended.ru_stime + sum(process.seconds for process in table.values())
 
-    def _end(self, child: int) -> int:
-        os.kill(child, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    def _end(self, child: int) -> None:
+        if child not in self.ended:
+            os.kill(child, signal.SIGKILL)
+            self.ended[child] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    def _reap(self, main: int) -> int | None:
-        """Take leave of what has ended; the status of `main` if it has."""
+    def _reap(self) -> None:
+        """Take leave of what has ended."""
         with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == main:
-                    return os.waitstatus_to_exitcode(status)
-                if pid == 0:
-                    return None
-                if self.session and pid == self.session.pid:
-                    self._forget()
-        return None
-
-    def _forget(self) -> None:
-        """The session ended while something else ran."""
-        assert self.session
-        for descriptor in self.session[1:]:
-            os.close(descriptor)
-        self.session = None
+            while (found := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                self.ended[found[0]] = os.waitstatus_to_exitcode(found[1])
 
     def _sweep(self, keep: int) -> int:
         """End all but the session, and `keep`; how many that were."""
@@ -550,14 +543,14 @@ class Jail:
             spared = {keep, self.session.pid if self.session else 0}
             others = {pid for pid, process in self._look().items() if not process.zombie} - spared
             if not others:
-                self._reap(0)
+                self._reap()
                 return len(ended)
             for number in (signal.SIGSTOP, signal.SIGKILL):  # first stopped, so that they start no more
                 for pid in others:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, number)
             ended |= others
-            self._reap(0)
+            self._reap()
 
     # -- files -------------------------------------------------------------------------------------------------------
 
