@@ -117,7 +117,7 @@ class SearchSession(ToolSession):
 
     @tool
     def entity_match(self, entity: str, query: str = "") -> str:
-        """Find passages that name an entity: only those, and among them the best for the query, if there is one."""
+        """Find passages that name an entity: only those, and first the ones that fit the query, if there is one."""
         return self._found(query or entity, by="bm25", entity=entity)
 
     @tool

@@ -169,7 +169,8 @@ class Corpus:
         weights: of dense and BM25, for `weighted`.
         filters: metadata key -> the value, or a list of values, that a document must have.
         include, exclude: ids of documents: only these, and not these.
-        entity: only passages that hold this text, as whole words, whatever its case.
+        entity: only passages that hold this text, as whole words, whatever its case; those that the query does not
+            fit come last, with score 0.
         Raises FormatError for a key that no document has, PartError where meanings are asked of a corpus without.
         """
         allowed_N = self._allowed(filters or {}, include, exclude, entity)
@@ -184,6 +185,9 @@ class Corpus:
                 found = ranking.weighted(lists, weights)
             else:
                 found = ranking.reciprocal([[number for number, _ in each] for each in lists])
+        if entity and allowed_N is not None:
+            fitting = {number for number, _ in found}
+            found = [*found, *((int(n), 0.0) for n in np.flatnonzero(allowed_N) if n not in fitting)]
         return [self._hit(number, score) for number, score in found[:k]]
 
     def holding(self, entity: str) -> list[int]:
