@@ -6,6 +6,7 @@ match an entity, include or exclude documents, change how many passages come. `q
 the black box that those are compared with.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from etude.core.errors import FormatError
@@ -30,15 +31,26 @@ class SearchSession(ToolSession):
     """Gives all of a session but `begin`, which calls `prepare`, and `finish`."""
 
     def __init__(
-        self, corpus: Corpus, *, tools: ToolSet = "search", by: By = "bm25", k: int = 5, snippet: int = 400,
-        page: int = 3000, **limits: Any,
-    ):  # fmt: skip
-        """tools: which set. by: how `search` ranks, see `Corpus.search`. k: passages that a search gives at first.
-        snippet: characters shown of each passage; `open` shows the rest. page: characters of a page.
+        self,
+        corpus: Corpus,
+        *,
+        tools: ToolSet | Sequence[str] = "search",
+        by: By = "bm25",
+        k: int = 5,
+        snippet: int = 400,
+        page: int = 3000,
+        **limits: Any,
+    ):
+        """tools: which set, or the names of some.
+        by: how `search` ranks, see `Corpus.search`.
+        k: passages that a search gives at first.
+        snippet: characters shown of each passage; `open` shows the rest.
+        page: characters of a page.
+        limits: those of `ToolSession`.
         """
         super().__init__(**{"max_chars": page + 200, **limits})
         self.corpus, self.by, self.first_k, self.snippet, self.page = corpus, by, k, snippet, page
-        self.schemas = [getattr(self, name).schema for name in SETS[tools]]
+        self.schemas = [getattr(self, name).schema for name in (SETS[tools] if isinstance(tools, str) else tools)]
 
     def prepare(self) -> None:
         """Lift what an earlier episode set; `begin` calls it."""
