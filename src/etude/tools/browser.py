@@ -185,7 +185,7 @@ class Browser:
         )
 
         self.Error, self.TimeoutError = Error, TimeoutError
-        os.environ["TMPDIR"] = _scratch()  # where Playwright makes Chromium's user data
+        os.environ["TMPDIR"] = _own_scratch()  # where Playwright makes Chromium's user data
         self.hosts, self.frozen, self.seconds, self.part_chars = hosts or {}, frozen, seconds, part_chars
         self.roots = {prefix: Path(folder).resolve() for prefix, folder in (roots or {}).items()}
         self.view = {"width": width, "height": height}
@@ -227,10 +227,10 @@ class Browser:
         if self.frozen:
             self.context.add_init_script(SEEDED)
             self.context.clock.install(time=EPOCH)
+            self.context.clock.pause_at(EPOCH + 3600)  # it runs until here, and nothing is shown yet
         page = self.context.new_page()
         page.goto(url)
         if self.frozen:
-            self.context.clock.pause_at(EPOCH + 3600)  # later than any page takes to load, so always the same
             self._tick(TICK)
         return {"page": self.text()}
 
@@ -540,16 +540,20 @@ def _ranges(marks: Iterable[int]) -> str:
     return f"marks {', '.join(f'{a}-{b}' if a < b else str(a) for a, b in runs)}" if runs else "no marks"
 
 
-def _scratch() -> str:
-    """A folder for this process; those of processes that were killed are removed."""
-    place = Path(tempfile.gettempdir())
-    for old in place.glob("etude-browser-*"):
+def scratch(process: int) -> Path:
+    """Where the worker of this process id keeps its browser's files."""
+    return Path(tempfile.gettempdir()) / f"etude-browser-{process}"
+
+
+def _own_scratch() -> str:
+    """A folder for this process; those of workers that were killed are removed."""
+    mine = scratch(os.getpid())
+    for old in mine.parent.glob("etude-browser-*"):
         try:
             os.kill(int(old.name.rpartition("-")[2]), 0)
         except ProcessLookupError:
             shutil.rmtree(old, ignore_errors=True)
         except PermissionError:  # somebody else's
             pass
-    mine = place / f"etude-browser-{os.getpid()}"
     mine.mkdir(mode=0o700, exist_ok=True)
     return str(mine)

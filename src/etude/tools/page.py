@@ -23,7 +23,7 @@ TOLD = {"alert", "alertdialog", "dialog", "heading", "img", "image", "listitem",
 PAGE = ("#document", "HTML", "BODY")  # a listener there says nothing of what is in it
 FIELDS = {"combobox", "listbox", "searchbox", "spinbutton", "textbox"}  # their content is a value, not a name
 CELLS = {"cell", "columnheader", "gridcell", "rowheader"}
-STATES = ("focused", "checked", "pressed", "selected", "expanded", "disabled", "readonly", "required", "invalid")
+STATES = ("checked", "pressed", "selected", "expanded", "disabled", "readonly", "required", "invalid", "focused")
 
 
 @dataclass(frozen=True)
