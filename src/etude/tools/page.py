@@ -108,43 +108,54 @@ class _Writer:
         if role == "Iframe":
             return [Line("frame:"), *_indent(self.frame(element))] if element in self.trees else []
         look = self.drawn.get(element, NOT_DRAWN)
-        seen = min(look.box[2:]) > 0 and look.tag not in PAGE
-        listens = look.clickable and look.tag not in PAGE
-        if look.tag == "LABEL" and any(_role(held) in ACTING for held in _below(node, nodes)):
-            listens = False  # clicking what it holds is the same
-        acts = not node["ignored"] and (role in ACTING or _properties(node).get("focusable") is True)
-        mark = self.marks.mark(element) if seen and (listens or acts) else ""
+        mark, listens = self.mark(node, nodes, look)
         inline = look.styles.get("display", "").startswith("inline")
         if look.tag == "SELECT":
-            options = ", ".join(
-                _head(option, _name(option)) for option in _below(node, nodes) if _role(option) == "option"
-            )
-            return [Line(f" {mark} {role} {_head(node, name)} options {options} ", flows=inline, marked=True)]
+            options = (_head(held, _name(held)) for held in _below(node, nodes) if _role(held) == "option")
+            return [Line(f" {mark} {role} {_head(node, name)} options {', '.join(options)} ", inline, bool(mark))]
         children = (nodes[child] for child in node["childIds"] if child in nodes)
         inner = _joined([line for child in children for line in self.write(child, nodes, live or listens)])
         words_only = all(line.flows and not line.marked for line in inner)
-        if not mark and live and seen and words_only and not node["ignored"] and look.tag != "LABEL":
+        if not mark and live and words_only and _seen(look) and not node["ignored"] and look.tag != "LABEL":
             mark = self.marks.mark(element)  # a listener on a whole list is there for its items
-        if not mark and role not in TOLD:
-            return inner if inline else _cell(_block(inner)) if role in CELLS else _block(inner)
-        inner = _block(inner)
-        if words_only and role not in FIELDS:
-            name = name or " ".join(line.text for line in inner)
-        if role == "row":
-            return [Line(" ".join([mark, "row:", " | ".join(line.text for line in inner)]).strip(), marked=True)]
-        if words_only or role in ACTING:
-            inner = [line for line in inner if line.marked]
-        if role == "listitem" and not mark and len(inner) == 1:
-            return inner
-        if not (mark or name or inner):
-            return []
-        words = [mark, role if role in ACTING | TOLD else "", _head(node, name)]
-        if mark and role not in ACTING and not inner and (not name or _shape(look)):
-            words[2:2] = [_drawing(look)]
-        elif not any(words[1:]):
-            words[1] = "group"
-        text = f" {' '.join(filter(None, words))} "
-        return [Line(text, inline and not inner, bool(mark)), *_indent(inner)]
+        if mark or role in TOLD:
+            return _element(node, look, mark, _block(inner), words_only, inline)
+        return inner if inline else _cell(_block(inner)) if role in CELLS else _block(inner)
+
+    def mark(self, node: dict[str, Any], nodes: dict[str, Any], look: Look) -> tuple[str, bool]:
+        """The element's number, '' for one that nothing can be done with; and whether it listens to the mouse."""
+        listens = look.clickable and look.tag not in PAGE
+        if look.tag == "LABEL" and any(_role(held) in ACTING for held in _below(node, nodes)):
+            listens = False  # clicking what it holds is the same
+        acts = not node["ignored"] and (_role(node) in ACTING or _properties(node).get("focusable") is True)
+        numbered = _seen(look) and (listens or acts)
+        return (self.marks.mark(node["backendDOMNodeId"]) if numbered else ""), listens
+
+
+def _element(node: Any, look: Look, mark: str, inner: list[Line], words_only: bool, inline: bool) -> list[Line]:
+    """The line of an element that is told, and below it what it holds and its name has not said."""
+    role, name = _role(node), _name(node)
+    if role == "row":
+        return [Line(" ".join([mark, "row:", " | ".join(line.text for line in inner)]).strip(), marked=True)]
+    if role == "listitem" and not mark and len(inner) == 1:
+        return inner
+    if words_only and role not in FIELDS:
+        name = name or " ".join(line.text for line in inner)
+    if words_only or role in ACTING:
+        inner = [line for line in inner if line.marked]
+    if not (mark or name or inner):
+        return []
+    words = [mark, role if role in ACTING | TOLD else "", _head(node, name)]
+    if mark and role not in ACTING and not inner and (not name or _shape(look)):
+        words[2:2] = [_drawing(look)]
+    elif not any(words[1:]):
+        words[1] = "group"
+    text = f" {' '.join(filter(None, words))} "
+    return [Line(text, inline and not inner, bool(mark)), *_indent(inner)]
+
+
+def _seen(look: Look) -> bool:
+    return min(look.box[2:]) > 0 and look.tag not in PAGE
 
 
 def _role(node: dict[str, Any]) -> str:
