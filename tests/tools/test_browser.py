@@ -44,6 +44,7 @@ PAGES = {
     "long.html": "<title>Long</title>" + "".join(f"<p>line {n} of a long page</p>" for n in range(400)),
     "covered.html": "<title>Covered</title><button>Under</button>"
     "<div style='position:fixed;inset:0;background:white'>Cookies?</div>",
+    "stuck.html": "<title>Stuck</title><button onclick='while (true);'>Wait</button>",
     "clock.html": "<title>Clock</title><p id=p>0</p><script>setInterval(() => p.textContent = 1 + +p.textContent, 400);"
     "document.title = Math.random() + ' ' + new Date().toISOString()</script>",
 }
@@ -303,6 +304,16 @@ async def test_a_killed_browser_ends_its_episode_alone_and_the_worker_starts_ano
     assert "Front" in (await first.call("open", url="http://pages.test/index.html"))["page"]
     for worker in (first, second):
         workers.release(worker)
+
+
+async def test_a_page_that_hangs_ends_its_episode(workers):
+    worker = await workers.hire()
+    await worker.call("open", url="http://pages.test/stuck.html")
+    running = chromiums(worker)
+    with pytest.raises(EnvironmentFault, match="took longer than 3 s"):
+        await worker.call("act", name="click", arguments={"mark": 1}, call_seconds=3)
+    workers.release(worker)
+    assert not psutil.wait_procs(running, timeout=20)[1]
 
 
 async def test_a_killed_worker_takes_its_browser_and_its_files_with_it(folder):
