@@ -74,6 +74,18 @@ def test_an_environment_gives_the_same_rewards_through_its_server(over, address,
     assert rewards_and_results(tasks[0], direct.solve(tasks[0], 0))[0] == 1.0
 
 
+async def test_over_http_each_client_has_an_episode_of_its_own(address, monkeypatch):
+    monkeypatch.setenv("ETUDE_TOKEN", "t0ken")
+    tasks = etude.world("lookup", size=200).tasks("test")[:2]
+    world = through(address, tasks, headers={"Authorization": "Bearer ${ETUDE_TOKEN}"})
+    sessions = [world.open(), world.open()]
+    for session, task in zip(sessions, world.tasks("test"), strict=True):
+        await session.reset(task, 0)
+    for session, task in zip(sessions, tasks, strict=True):
+        assert task.data["question"] in await session.state.call("task")
+        await session.close()
+
+
 # -- what other clients find -----------------------------------------------------------------------------------------
 
 
