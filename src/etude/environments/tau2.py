@@ -13,16 +13,17 @@ tools of its own, the telephone. Without one,
 - in `airline` and `retail` the first message tells all that the customer would have been told, and the first message
   without a call ends the conversation. The suite has no such mode, so compare such figures with no published ones.
 
-Some tasks want nothing done, or want something refused. Doing nothing earns FLOORS. The task's own actions earn 1 of
-all 278 tasks (without a customer). Episodes are long: set `max_turns: 60` or more; one that is cut there earns 0.
+Some tasks want nothing done, or want something refused: saying only that one is sorry earns 1 on 19 of 50 tasks in
+airline and 7 of 114 in retail, and calling `done` at once on none of 114 in telecom. Report that floor next to any
+figure. The tasks' own actions earn 1 on all 278, without a customer. Episodes are long: set `max_turns: 60`; one that
+is cut there earns 0. Setting up and judging take seconds in airline and retail, whose databases are large.
 
-The splits `train` and `test` are the suite's, less a fifth of `train`, which is `dev`.
+The splits `train` and `test` are the suite's, less some of `train` by a hash of the id, which are `dev`.
 
 Departures: the greeting that the customer's first words answer is not shown to the agent, for it would count as said by
 it. What the agent says beside a call is not heard. A call that does not fit its tool is refused and not counted; the
 suite ends an episode at the tenth such error. In solo mode the ticket comes as the user's message, for many chat
-templates want one. Assertions in natural language, which a model would have to judge, count as little as in
-the suite.
+templates want one. Assertions in natural language, which a model would have to judge, count as little as in the suite.
 """
 
 # pyright: reportMissingImports=false
