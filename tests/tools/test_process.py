@@ -163,6 +163,15 @@ def test_a_crew_belongs_to_no_event_loop(suite):
     assert [asyncio.run(episode()) for _ in range(2)] == [1, 2]
 
 
+async def test_a_crew_can_be_asked_from_code_that_is_not_async(suite):
+    crew = suite(size=1, settings={"start": 2})
+    assert crew.ask("add", n=1) == {"n": 3, "text": "é"}  # though this loop is running
+    assert crew.ask("add", n=1)["n"] == 4  # by the same worker
+    with pytest.raises(EnvironmentFault, match="no such thing"):
+        crew.ask("fail")
+    assert (crew.hired, len(crew.idle)) == (0, 1)
+
+
 def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path):
     (tmp_path / "suite.py").write_text(SUITE)
     script = f"""
