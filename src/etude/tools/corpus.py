@@ -3,7 +3,7 @@
 BM25 is SQLite's FTS5 (k1 = 1.2, b = 0.75, Porter stems), see Robertson & Zaragoza 2009, doi.org/10.1561/1500000019. A
 meaning is a vector of `embed.py`. `Corpus.ensure` makes the index once, into a folder named by a digest of the
 documents and the settings; it is then only read, and shared by all that ask for it. Of equal scores, the passage that
-stands first in the corpus comes first.
+stands first in the corpus comes first; where two lists were made one, the passage that stands first in the dense one.
 """
 
 import functools

@@ -31,23 +31,21 @@ def reciprocal(rankings: Sequence[Sequence[K]], constant: float = 60) -> list[tu
 def weighted(rankings: Sequence[Sequence[tuple[K, float]]], weights: Sequence[float]) -> list[tuple[K, float]]:
     """Weighted sum of scores, each list's scaled to [0, 1] by its least and greatest; an absent id counts 0.
 
-    A list of weight 0 adds no ids, and equal sums are ordered by the best rank in any list that counts: with all weight
-    on one list, the ranking is that list's.
+    A list of weight 0 adds no ids, and equal sums keep the order in which ids first come: with all weight on one list,
+    the ranking is that list's.
 
     >>> weighted([[("a", 9.0), ("b", 5.0), ("c", 1.0)], [("c", 0.2), ("d", 0.1)]], [0.5, 0.5])
     [('a', 0.5), ('c', 0.5), ('b', 0.25), ('d', 0.0)]
     """
     total: dict[K, float] = {}
-    best: dict[K, int] = {}
     for ranking, weight in zip(rankings, weights, strict=True):
         if not ranking or weight == 0:
             continue
         scores = [score for _, score in ranking]
         least, spread = min(scores), max(scores) - min(scores)
-        for rank, (key, score) in enumerate(ranking):
+        for key, score in ranking:
             total[key] = total.get(key, 0.0) + weight * ((score - least) / spread if spread else 1.0)
-            best[key] = min(rank, best.get(key, rank))
-    return sorted(total.items(), key=lambda pair: (-pair[1], best[pair[0]]))
+    return sorted(total.items(), key=lambda pair: -pair[1])
 
 
 def recall(ranking: Sequence[K], relevant: Collection[K], k: int) -> float:
