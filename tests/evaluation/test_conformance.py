@@ -487,6 +487,14 @@ async def test_where_solve_need_not_be_best_gold_is_a_lower_bound():
     assert report.checks["gold"].notes == ["solve need not reach the maximum: gold is a lower bound of it"]
 
 
+async def test_a_solution_that_goes_on_after_the_end_is_forked_where_it_was_played():
+    class Wordy(Sound):
+        def solve(self, task: Task, seed: int) -> list[Message]:
+            return [*super().solve(task, seed), *(Message("assistant", "and more") for _ in range(9))]
+
+    assert not failed(await judge(Wordy))
+
+
 async def test_a_world_need_not_know_every_solution():
     report = await judge(Unsolved)
     assert report.passed

@@ -236,6 +236,11 @@ def check_call(tools: Sequence[Mapping[str, Any]], call: ToolCall) -> str:
     absent = [name for name in schema.get("required", ()) if name not in call.arguments]
     if absent:
         return f"{call.name} needs {', '.join(map(repr, absent))}; its arguments are: {', '.join(allowed)}"
+    try:
+        json.dumps(call.arguments, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:  # JSON can write half of a surrogate pair; files and processes take none
+        half = error.object[error.start : error.end]
+        return f"{call.name}: the arguments hold {half!r}, half of a character; write whole ones"
     arguments = coerce_call(tools, call).arguments
     for error in Draft202012Validator(schema).iter_errors(arguments):
         place = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in error.absolute_path).lstrip(".")

@@ -39,7 +39,8 @@ FEW = 4  # tasks that are played several times over
 AT_ONCE = 64
 NOTICE = 80  # characters that may say that a result was cut
 ANSWERS = ("answer", "answers", "gold", "solution", "solutions", "expected", "target", "label", "ground_truth")
-ODD = ("", "\x00\ud800", "x" * 50_000)
+ODD = ("", "\x00", "x" * 50_000)
+HALF = "\ud800"  # of a surrogate pair: in no text that a model says, but its JSON can write one
 FAR = (-1, 10**30, math.nan)
 SHORT = 4  # a likely answer of fewer characters is found in any text
 WRONG = Message("assistant", tool_calls=(ToolCall("no_such_tool", {}, "call_1"),))
@@ -341,10 +342,11 @@ async def fork(bench: Bench, found: Outcome) -> None:
     for task in bench.tasks[:FEW]:
         chance = (await bench.random(task)).actions
         for script in filter(None, [_script(bench, task), chance]):
-            whole, half = await bench.play(task, scripted(script)), len(script) // 2
-            rest = script[half:]
+            whole = await bench.play(task, scripted(script))
+            half = len(whole.actions) // 2
+            rest = whole.actions[half:]
             async with opened(bench.world) as one:
-                begun = await plays.play(one, task, scripted(script[:half]))
+                begun = await plays.play(one, task, scripted(whole.actions[:half]))
                 if begun.fault:
                     continue  # a fault is told by its own check
                 snapshot = await one.snapshot()
@@ -367,11 +369,12 @@ async def isolation(bench: Bench, found: Outcome) -> None:
         raise Skip("the world has one session at a time")
     for task in bench.tasks[:FEW]:
         script = _script(bench, task) or (await bench.random(task)).actions
-        whole, half = await bench.play(task, scripted(script)), len(script) // 2
+        whole = await bench.play(task, scripted(script))
+        half = len(whole.actions) // 2
         async with opened(bench.world) as one, opened(bench.world) as other:
-            begun = await plays.play(one, task, scripted(script[:half]))
+            begun = await plays.play(one, task, scripted(whole.actions[:half]))
             await plays.play(other, task, RandomAgent(f"{task.id} beside it"), turns=TURNS)
-            end = await plays.go_on(one, task, scripted(script[half:]))
+            end = await plays.go_on(one, task, scripted(whole.actions[half:]))
         if told := difference(whole.record, begun.seen + end.record):
             found.problems.append(f"task {task.id}, with another session of it played in between: {told}")
 
@@ -454,7 +457,10 @@ def _mistakes(session: Session, task: Task) -> list[tuple[str, Message]]:
             ("arguments of a wrong type", name, {key: {"a": [None]} for key in properties}),
             ("null arguments", name, dict.fromkeys(properties)),
         ]
-        for what, kinds, values in (("odd text", ["string"], ODD), ("an odd number", ["integer", "number"], FAR)):
+        for what, kinds, values in (
+            ("odd text", ["string"], (*ODD, HALF)),
+            ("an odd number", ["integer", "number"], FAR),
+        ):
             typed = {key: inner.get("type") for key, inner in properties.items() if isinstance(inner, Mapping)}
             keys = [key for key, kind in typed.items() if kind in kinds]
             calls += [(what, name, right | dict.fromkeys(keys, value)) for value in values if keys]
