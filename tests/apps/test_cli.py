@@ -22,9 +22,7 @@ from etude.core.rundir import RunDirectory
 from etude.evaluation.report import load_report
 
 VERBS = ["run", "eval", "compare", "report", "preflight", "import", "export"]
-VERBS += ["merge", "systems", "coverage", "parts", "evidence", "runs", "models", "doctor", "plan"]
-VERBS += ["env"]
-VERBS += ["merge", "systems", "parts", "evidence", "runs", "models", "doctor", "env", "plan"]
+VERBS += ["merge", "systems", "coverage", "parts", "evidence", "runs", "models", "doctor", "env", "plan"]
 
 
 def train(run: Any, *, epochs: int = 1) -> None:

@@ -16,7 +16,6 @@ from etude.environments.base import (
     ToolSession,
     World,
     acts,
-    ask_apart,
     check_call,
     coerce_call,
     tool,
@@ -548,7 +547,7 @@ async def test_a_game_s_rewards_add_up_to_its_score_to_the_last_bit(stairs):
         first = await session.reset(Task("t", None, data={"top": top}), 0)
         assert [message.content for message in first.messages] == ["Climb.", "down here"]
         rewards = []
-        for message in acts(ask_apart(solvers, "solution", top=top)):
+        for message in acts(solvers.ask("solution", top=top)):
             step = await session.step(message)
             rewards.append(step.reward)
         assert (sum(rewards), step.done) == (1.0, True)
@@ -571,11 +570,3 @@ async def test_a_game_is_forked_by_replay_and_given_up_by_words(stairs):
     assert (given_up.reward, given_up.done, session.score) == (0.0, True, 0.5)
     for one in (session, fork):
         await one.close()
-
-
-async def test_asking_apart_does_not_wait_for_the_episodes(stairs):
-    session = GameSession(stairs[1], [UP], "Climb.")
-    await session.reset(Task("t", None, data={"top": 2}), 0)
-    assert ask_apart(stairs[0], "solution", top=2) == ["up", "up"]  # though this loop cannot run meanwhile
-    assert stairs[0].hired == 0
-    await session.close()

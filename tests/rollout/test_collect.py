@@ -278,8 +278,12 @@ async def test_no_more_than_concurrency_are_open_at_once():
     def leave():
         running[0] -= 1
 
-    await play(scripted([ANSWER]), World({"reset": enter, "close": leave}), 9, concurrency=3)
+    world = World({"reset": enter, "close": leave})
+    await play(scripted([ANSWER]), world, 9, concurrency=3)
     assert most[0] == 3
+    world.at_once, most[0] = 2, 0  # the world's own bound
+    await play(scripted([ANSWER]), world, 9, concurrency=3)
+    assert most[0] == 2
 
 
 # -- how an episode ends -------------------------------------------------------------------------------------------

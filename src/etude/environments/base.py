@@ -18,7 +18,6 @@ import re
 import types
 import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Union, overload
@@ -565,23 +564,6 @@ class GameSession(HostedSession):
     async def finish(self, answer: str) -> float:
         """An agent that says something instead of acting gives up; it keeps what it has."""
         return 0.0  # `step` gives the reward
-
-
-def ask_apart(crew: Crew, method: str, **arguments: Any) -> Any:
-    """Ask a worker outside any episode, from code that is not async, such as `solve`; it may run inside an event loop.
-
-    Give it a crew of its own: workers of the episodes that wait in a blocked loop are never released.
-    """
-
-    async def ask() -> Any:
-        worker = await crew.hire()
-        try:
-            return await worker.call(method, **arguments)
-        finally:
-            crew.release(worker)
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, ask()).result()
 
 
 def acts(commands: Sequence[str]) -> list[Message]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from etude.core.errors import EnvironmentFault, MissingExtra, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts, ask_apart
+from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts
 from etude.protocols import Task
 from etude.tools.process import Crew
 from etude.trajectory import Message
@@ -157,7 +157,7 @@ class textworld_express(Tasks):
 
     def solve(self, task: Task, seed: int) -> list[Message]:
         """The suite's own solution, always the same one."""
-        return acts(ask_apart(self.solvers, "solution", **task.data))
+        return acts(self.solvers.ask("solution", **task.data))
 
 
 class Games:

@@ -144,6 +144,7 @@ async def collect(
     """Play `group` episodes of each task; one trajectory per task, in the order of the tasks.
 
     seed: with the task's place and the episode's number it fixes all that is random.
+    concurrency: episodes at once, fewer in a world that says so (`at_once`).
     max_turns: most answers of the policy in one episode. An episode cut there is judged by the state it is in, or has
         reward 0 where the session has no `current_reward`.
     seconds: most time of one episode.
@@ -154,10 +155,13 @@ async def collect(
     """
     make_ready(policy, scorers, tasks)
     room = asyncio.Semaphore(concurrency)
+    worlds = {id(task.environment): task.environment for task in tasks}
+    # waiting for a worker of a world that has few would count against an episode's time
+    rooms = {key: asyncio.Semaphore(getattr(world, "at_once", concurrency)) for key, world in worlds.items()}
     trajectories = begin(tasks, group=group, seed=seed, name=name) if begun is None else begun
 
     async def play(task: Task, trajectory: Trajectory, episode: Episode) -> None:
-        async with room:
+        async with rooms[id(task.environment)], room:
             await _play(policy, agent, task, trajectory, episode, sampling, max_turns, seconds, scorers)
         on_episode()
 
