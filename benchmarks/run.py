@@ -19,7 +19,19 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 DOCS, RESULTS = HERE.parent / "docs", HERE / "results.json"
-NAMES = ("decode", "dialogue", "online_step", "sft", "tree", "slots", "tiny_step", "growth", "optimiser")
+NAMES = (
+    "decode",
+    "dialogue",
+    "online_step",
+    "sft",
+    "tree",
+    "slots",
+    "tiny_step",
+    "growth",
+    "optimiser",
+    "worlds",
+    "soak",
+)
 PACKAGES = ("torch", "transformers", "trl")
 HEAD = """# Performance
 
