@@ -1,5 +1,9 @@
 """environments/reasoning_gym: the suite's questions and its own checkers, kept from being outwitted."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from etude.agents.loops import native
@@ -73,6 +77,26 @@ def test_a_task_is_always_the_same_question_and_splits_share_no_seed():
     assert len(asked) == 48
     assert len(set(asked)) >= 46, "but for short products that chance draws twice"
     assert tasks["train"][2].domain == "arithmetic"
+
+
+def test_sets_of_texts_have_the_same_order_in_every_process():
+    program = (
+        "from etude.environments import reasoning_gym as world; import hashlib\n"
+        "task = world(['isomorphic_strings', 'chain_sum']).tasks('test')[102]\n"
+        "print(task.id, hashlib.sha256(task.data['entry']['question'].encode()).hexdigest())"
+    )
+    path = os.pathsep.join(sys.path)
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+    assert said.pop().startswith(b"reasoning_gym/isomorphic_strings/test/51 ")
 
 
 def test_settings():

@@ -17,8 +17,11 @@ integrations give it to SymPy's `parse_expr`, which is Python again: leave them 
 
 import ast
 import base64
+import json
+import os
 import pickle
 import random
+import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -38,6 +41,8 @@ UNSOLVED = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush
 UNJUDGED = {"game_of_life_halting"}
 EVALUATED = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}  # answers, by `eval`
 FIRST_SEED = {"train": 0, "dev": 10**9, "test": 2 * 10**9}
+UNORDERED = {"isomorphic_strings", "polynomial_multiplication", "ransom_note", "word_ladder"}  # see `settled`
+BATCH = 50  # questions that `settled` makes at once
 CHUNK = 1000  # questions of one data set; in some generators a question depends on how many there are
 
 
@@ -80,14 +85,14 @@ class reasoning_gym(Tasks):
         n, which = divmod(i, len(self.names))
         name = self.names[which]
         chunk, place = divmod(n, CHUNK)
-        questions = dataset(name, self.level, FIRST_SEED[split] + chunk * CHUNK)
+        seed = FIRST_SEED[split] + chunk * CHUNK
         level = "" if self.level is None else f"@{self.level}"
         return Task(
             id=f"reasoning_gym/{name}{level}/{split}/{n}",
             environment=self,
             split=split,
-            data={"name": name, "entry": question(questions, place)},
-            domain=questions.category,
+            data={"name": name, "entry": question(name, self.level, seed, place)},
+            domain=dataset(name, self.level, seed).category,
             difficulty=float(self.level or 0),
             skills=(name,),
             provenance="reasoning-gym",
@@ -129,15 +134,40 @@ def dataset(name: str, level: int | None, seed: int) -> Any:
     return factory.DATASETS[name][0](config)
 
 
-def question(questions: Any, place: int) -> dict[str, Any]:
-    """One question of a data set; some generators draw from the global random state, which is left as it was."""
-    before = random.getstate(), np.random.get_state()
-    random.seed(questions.seed + place)
+def question(name: str, level: int | None, seed: int, place: int) -> dict[str, Any]:
+    """The question at a place of a data set, and its answer; the same in every run."""
+    if name in UNORDERED:
+        return settled(name, level, seed, place // BATCH)[place % BATCH]
+    return drawn(name, level, seed, place)
+
+
+def drawn(name: str, level: int | None, seed: int, place: int) -> dict[str, Any]:
+    """As above; some generators draw from the global random state, which is left as it was."""
+    questions, before = dataset(name, level, seed), (random.getstate(), np.random.get_state())
+    random.seed(seed + place)
     try:
         return questions[place]
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
+
+
+@lru_cache(maxsize=64)
+def settled(name: str, level: int | None, seed: int, batch: int) -> list[dict[str, Any]]:
+    """A batch of questions of a generator that draws from sets of texts, whose order is another in every process: they
+    are made in one where it is fixed."""
+    program = (
+        "import json, pickle, sys; out, sys.stdout = sys.stdout.buffer, sys.stderr\n"
+        "from etude.environments.reasoning_gym import drawn\n"
+        "asked, first, count = json.loads(sys.argv[1])\n"
+        "pickle.dump([drawn(*asked, place) for place in range(first, first + count)], out)"
+    )
+    asked = json.dumps([[name, level, seed], batch * BATCH, BATCH])
+    env = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", program, asked], env=env, capture_output=True)
+    if run.returncode:
+        raise EnvironmentFault(f"generator {name!r} failed: {run.stderr.decode(errors='replace')[-500:]}")
+    return pickle.loads(run.stdout)
 
 
 class Checker:
