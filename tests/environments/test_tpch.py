@@ -120,6 +120,7 @@ def test_same_rows():
     assert same([[1, "a"], [2, "b"]], [[2, "b"], [1, "a"]])
     assert not same([[1, "a"], [1, "a"]], [[1, "a"], [2, "b"]])
     assert not same([[1, "a"]], [[1, "a"], [1, "a"]])
+    assert not same([[1, "a"], [2, "b"]], [[1, "a"], [1, "a"]])
     assert not same([[60175]], [[60176]]), "counts are exact"
     assert same([[60175.0, "1995-01-01T00:00:00"]], [[60175, "1995-01-01"]])
     assert same([[None, 0.5]], [[None, 0.5000001]])
