@@ -108,8 +108,8 @@ class textworld_express(Tasks):
     """0, 1 or 2: only tasks of this level; None for all, in turn."""
     hints: bool = True
     """Whether each answer lists the commands that the game would accept."""
-    max_steps: int = 100
-    """Messages after which the episode ends with what it has; the suite's own limit."""
+    max_steps: int | None = None
+    """Messages after which the episode ends with what it has; None for no limit."""
     name = "textworld_express"
     reward_range = (-1.0, 1.0)
     at_once = 16
