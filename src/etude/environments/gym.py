@@ -21,6 +21,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,7 @@ class gym(Tasks):
         """
         env, acts = self.make(), list[Message]()
         observation, _ = env.reset(seed=task.data["seed"])
-        expert = self.expert or _planner(self.name, env)
-        done = False
+        expert, done = self.expert or self._planned, False
         while not done and (self.max_steps is None or len(acts) < self.max_steps):
             action = expert(env, observation)
             acts.append(act(action, f"call_{len(acts) + 1}"))
@@ -112,6 +112,28 @@ class gym(Tasks):
             done = terminated or truncated
         env.close()
         return acts
+
+    def _planned(self, env: Any, observation: Any) -> int:
+        return int(self._best_S[observation])
+
+    @cached_property
+    def _best_S(self) -> np.ndarray:
+        """The best action in each state, by value iteration; the discount makes shorter ways better."""
+        table = getattr(self.make().unwrapped, "P", None)
+        if table is None:
+            raise EnvironmentFault(f"{self.name} shows no transitions to plan with; give it an expert=")
+        S, A, discount = len(table), len(table[0]), 0.999
+        next_SAS, reward_SA = np.zeros((S, A, S)), np.zeros((S, A))
+        for s, actions in table.items():
+            for a, outcomes in actions.items():
+                for chance, to, reward, over in outcomes:
+                    reward_SA[s, a] += chance * reward
+                    next_SAS[s, a, to] += chance * (not over)
+        value_S, before_S = np.zeros(S), np.full(S, np.inf)
+        while np.abs(value_S - before_S).max() > 1e-9:
+            before_S = value_S
+            value_S = (reward_SA + discount * next_SAS @ value_S).max(1)
+        return (reward_SA + discount * next_SAS @ value_S).argmax(1)
 
 
 def act(action: Any, id: str = "call_1") -> Message:
@@ -231,26 +253,6 @@ def manual(env: Any) -> str:
     told = re.split(r"\n\s*#+ *(?:Information|Arguments|References|Version|Vectorized)", text)[0].strip()
     note = "In what is drawn, <red S> is an S in red." if env.render_mode == "ansi" else ""
     return "\n\n".join(filter(None, [told, note, "Play by calling act; the episode ends when you no longer call it."]))
-
-
-def _planner(name: str, env: Any) -> Callable[[Any, Any], int]:
-    """Value iteration over the environment's own table of transitions; the discount makes shorter ways better."""
-    table = getattr(env.unwrapped, "P", None)
-    if table is None:
-        raise EnvironmentFault(f"{name} shows no transitions to plan with; give it an expert=")
-    S, A, discount = len(table), len(table[0]), 0.999
-    next_SAS, reward_SA = np.zeros((S, A, S)), np.zeros((S, A))
-    for s, actions in table.items():
-        for a, outcomes in actions.items():
-            for chance, to, reward, over in outcomes:
-                reward_SA[s, a] += chance * reward
-                next_SAS[s, a, to] += chance * (not over)
-    value_S, before_S = np.zeros(S), np.full(S, np.inf)
-    while np.abs(value_S - before_S).max() > 1e-9:
-        before_S, value_SA = value_S, reward_SA + discount * next_SAS @ value_S
-        value_S = value_SA.max(1)
-    best_S = (reward_SA + discount * next_SAS @ value_S).argmax(1)
-    return lambda _, observation: int(best_S[observation])
 
 
 # -- an episode ------------------------------------------------------------------------------------------------------
