@@ -11,8 +11,8 @@ mixes the others, is no generator.
 
 Some checkers evaluate the answer as an expression, which may take for ever, so they run in worker processes: an answer
 on which the checker fails, or that it does not judge in time, earns 0. Four run it as Python, by which it could read
-the solution; here they take literals alone. Those of countdown, puzzle24, polynomial_multiplication and the two
-integrations give it to SymPy's `parse_expr`, which is Python again: leave them out where a model may be up to mischief.
+the solution; here they take literals alone. Five give it to SymPy's `parse_expr`, which is Python again; here they take
+numbers, letters, operators and the names of common functions.
 """
 
 import ast
@@ -21,6 +21,7 @@ import json
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ INSTALL = "pip install 'etude[reasoning-gym]'"
 UNSOLVED = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
 UNJUDGED = {"game_of_life_halting"}
 EVALUATED = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}  # answers, by `eval`
+PARSED = {"countdown", "puzzle24", "polynomial_multiplication", "simple_integration", "intermediate_integration"}
+FUNCTIONS = {"exp", "log", "ln", "sqrt", "pi", "sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos", "atan"}
+FUNCTIONS |= {"sinh", "cosh", "tanh", "Abs"}
 FIRST_SEED = {"train": 0, "dev": 10**9, "test": 2 * 10**9}
 UNORDERED = {"isomorphic_strings", "polynomial_multiplication", "ransom_note", "word_ladder"}  # see `settled`
 BATCH = 50  # questions that `settled` makes at once
@@ -181,10 +185,22 @@ class Checker:
         judge = dataset(name, None, 0)
         if name in EVALUATED:
             vars(sys.modules[type(judge).__module__])["eval"] = ast.literal_eval
+        if name in PARSED and not is_formula(answer):
+            return 0.0
         try:
             return float(judge.score_answer(answer, pickle.loads(base64.b64decode(entry))))
         except Exception:  # what a checker cannot read is no right answer
             return 0.0
+
+
+def is_formula(text: str) -> bool:
+    """Whether a text holds nothing that Python could do besides calculating.
+
+    >>> is_formula("x**2/2 - exp(-3.5*x) + C"), is_formula("eval(chr(95))"), is_formula("x.diff"), is_formula("'a'")
+    (True, False, False, False)
+    """
+    plain = re.fullmatch(r"[\w\s+\-*/^()=.×÷·]*", text) and "_" not in text and not re.search(r"\.\s*[^\W\d]", text)
+    return bool(plain) and all(len(name) == 1 or name in FUNCTIONS for name in re.findall(r"[^\W\d]+", text))
 
 
 class ReasoningSession(ToolSession):
