@@ -78,7 +78,8 @@ class Environment(Protocol):
     #   optimal = False              where `solve` need not reach the maximum
     #   secrets(task) -> list[str]   texts that must not reach the agent before it has earned them; where it is absent,
     #                                the check looks for what `task.data` has under names such as `answer`
-    # A world may have `speakers`: policies that speak inside it, such as a user's. They are given their decoders.
+    # A world may have `speakers`: policies that speak inside it, such as a user's. They are given their decoders. One
+    # that has `meet(policy)` is told who will play in it, before it does: another seat may be the same policy's.
 
 
 class Session(Protocol):

@@ -180,6 +180,9 @@ def make_ready(policy: Policy, scorers: Sequence[Scorer | Comparer], tasks: Sequ
     from earlier play."""
     judges = [getattr(scorer, "policy", None) for scorer in scorers]
     worlds = {id(task.environment): task.environment for task in tasks}.values()
+    for world in worlds:
+        if meet := getattr(world, "meet", None):
+            meet(policy)
     speakers = [speaker for world in worlds for speaker in getattr(world, "speakers", ())]
     for model in (policy, *judges, *speakers):  # any of them may be a local model
         attach(model)
