@@ -56,6 +56,8 @@ class Step:
     reward: float | None = None
     """Reward of this step; a world that judges only the end gives None until then."""
     info: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What else there is to say. Numbers by name under `scores`, such as the parts of a verdict, are kept in the
+    episode's scores."""
 
 
 class Environment(Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,22 @@ def fails(error: Exception):
         raise error
 
     return fail
+
+
+class Judging(TalkSession):
+    """Says with its last step how it came to its verdict."""
+
+    async def step(self, action):
+        step = await super().step(action)
+        return replace(step, info={"scores": {"state": 0.5}, "limit": "none"}) if step.done else step
+
+
+async def test_the_parts_of_a_verdict_are_kept_in_the_episodes_scores():
+    world = Talk()
+    world.open = lambda: Judging(world)
+    (made,) = await play(scripted([CALL, ANSWER]), world)
+    assert made.episodes[0].scores == {"state": 0.5}
+    assert made.episodes[0].score == made.episodes[0].reward  # it is no scorer
 
 
 # -- what a group shares -------------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ class EpisodeRun:
             self.rewards.append(step.reward)
             if self.leaf is not None:
                 self.trajectory.nodes[self.leaf].reward = step.reward
+        self.episode.scores |= step.info.get("scores", {})
         if step.done:
             self._end(StopReason.DONE if message.tool_calls else StopReason.ANSWERED)
         return step
