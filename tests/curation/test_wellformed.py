@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from etude import curation
-from etude.curation.wellformed import problem
+from etude.curation.base import problem
 from etude.trajectory import Boundary, Episode, Failure, Message, StopReason, ToolCall, Trajectory
 from etude.trajectory.formats import import_file
 

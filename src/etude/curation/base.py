@@ -1,15 +1,18 @@
 """What parts that choose among episodes share."""
 
 import dataclasses
+import itertools
 import json
 import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import jsonschema
 import numpy as np
 
-from etude.core.errors import CreditError
-from etude.trajectory import Message, Node, StopReason, Trajectory
+from etude.core.errors import CreditError, FormatError
+from etude.trajectory import Episode, Message, Node, StopReason, Trajectory
+from etude.trajectory.formats.dialogue import link
 
 log = logging.getLogger("etude.curation")
 
@@ -152,3 +155,41 @@ def wording(message: Message) -> str:
 def value_of(trajectory: Trajectory, key: str) -> Any:
     """`task`, `environment` or `split` of a trajectory, or what its meta holds under another key; None for nothing."""
     return getattr(trajectory, key) if key in ("task", "environment", "split") else trajectory.meta.get(key)
+
+
+def problem(trajectory: Trajectory, episode: Episode, *, thoughts: bool = False, errors: bool = False) -> str:
+    """The first rule of tool dialogues that an episode breaks, as `rule: details`; '' where it breaks none."""
+    if episode.failure is not None:
+        return f"failed: {episode.failure.boundary}, {episode.failure.error}"
+    if any("malformed" in trajectory.nodes[n].scores for n in trajectory.path(episode.leaf)):
+        return "malformed call: a call could not be read"
+    dialogue = trajectory.dialogue(episode.leaf)
+    try:
+        link(dialogue, trajectory.tools)
+    except FormatError as error:
+        return f"structure: {error}"
+    roles = [m.role for m in dialogue]
+    if episode.stop is StopReason.TOKENS:
+        return "ending: the token limit cut the last answer"
+    if roles[-1:] != ["assistant"] or dialogue[-1].tool_calls:
+        return "ending: the last message is not an answer"
+    for n, (role, following) in enumerate(itertools.pairwise(roles)):
+        if role == following and role in ("user", "assistant"):
+            return f"roles: message {n + 1} is of role {following!r} like the one before it"
+    return _broken_call(dialogue, trajectory.tools, thoughts, errors)
+
+
+def _broken_call(dialogue: Sequence[Message], tools: Sequence[dict[str, Any]], thoughts: bool, errors: bool) -> str:
+    schemas = {tool["name"]: tool.get("parameters") or {} for tool in tools}
+    for n, message in enumerate(dialogue):
+        for call in message.tool_calls:
+            # an argument that the tool does not list is wrong even where its schema says nothing of it
+            schema = {"additionalProperties": False, **schemas.get(call.name, {"additionalProperties": True})}
+            wrong = next(jsonschema.Draft202012Validator(schema).iter_errors(call.arguments), None)
+            if wrong is not None:
+                return f"arguments: message {n}, {call.name}: {wrong.message}"
+        if thoughts and message.tool_calls and not (message.thought or message.content):
+            return f"thought: message {n} calls a tool without a word"
+        if errors and message.role == "tool" and message.content.startswith("error:"):
+            return f"error result: message {n}, {message.content}"
+    return ""
