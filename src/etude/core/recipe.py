@@ -33,7 +33,7 @@ from etude.core.errors import PartError, RecipeError
 
 PARTS = {"policy": "policies", "environment": "environments", "agent": "agents/loops", "weights": "weights"}
 """Top-level keys that hold a part, and its shelf."""
-COLLABORATORS = {"Policy": "policies"}
+COLLABORATORS = {"Policy": "policies", "Environment": "environments"}
 """Protocols that an argument of a part may be typed by, and the shelf whose parts a recipe may write there."""
 MODELS = ("smollm2", "tiny")
 """Short names that `policies/local` knows: `policy: tiny` means `policy: {local: {model: tiny}}`; so does a path."""

@@ -34,6 +34,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
 PLAIN[type(None)] = "null"
 HIDDEN = ("self", "cls", "state")
+TAUGHT = "+"
+"""What a split's name ends with where results are followed by what they teach; see `environments/lessons`."""
 
 
 class ToolError(EtudeError):
@@ -403,6 +405,13 @@ class ToolSession:
         """The episode's reward. '' for an agent that never answered."""
         raise NotImplementedError
 
+    def lesson(self, name: str, arguments: dict[str, Any], result: str) -> str:
+        """What a result, such as a refusal, teaches of the world's rules; '' for nothing. It must change nothing.
+
+        It says which precondition failed and which tool meets it, or which rule an argument broke; never the answer.
+        """
+        return ""
+
     def save(self) -> Any:
         """A copy of the world's state; None where it can only be replayed."""
         return None
@@ -440,10 +449,17 @@ class ToolSession:
 
     async def _answer(self, call: ToolCall) -> Message:
         problem = "the episode is over; this call was not run" if self.done else check_call(self.tools, call)
-        text = f"error: {problem}" if problem else await self._run(coerce_call(self.tools, call))
+        text = f"error: {problem}" if problem else await self._told(coerce_call(self.tools, call))
         if len(text) > self.max_chars:
             text = f"{text[: self.max_chars]}... (cut: {self.max_chars} of {len(text)} characters)"
         return Message("tool", text, tool_call_id=call.id, name=call.name)
+
+    async def _told(self, call: ToolCall) -> str:
+        """A call's result, with its lesson in a task that has them."""
+        text = await self._run(call)
+        taught = self.task is not None and self.task.split.endswith(TAUGHT)
+        lesson = self.lesson(call.name, call.arguments, text) if taught else ""
+        return f"{text}; {lesson}" if lesson else text
 
     async def _run(self, call: ToolCall) -> str:
         clock = asyncio.get_running_loop().time
