@@ -20,7 +20,7 @@ from typing import Any
 
 from etude.core.errors import PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import Tasks
+from etude.environments.base import Tasks, invented_names
 from etude.environments.searching import SETS, SearchSession
 from etude.protocols import Observation, Task
 from etude.tools.answers import marked, overlap, words
@@ -117,8 +117,8 @@ class ArchiveSession(SearchSession):
 def _archive() -> tuple[Corpus, list[dict[str, Any]]]:
     """The index of the records, and all questions about them."""
     rng = random.Random("archive")
-    places = _names(rng, PLACES)
-    others = _names(rng, 2 * PLACES // SHARED, without=places)
+    places = invented_names(rng, PLACES)
+    others = invented_names(rng, 2 * PLACES // SHARED, without=places)
     guilds, patrons = others[: len(others) // 2], others[len(others) // 2 :]
     values = {field: [rng.choice(some) for _ in places] for field, some in FIELDS.items()}
     values |= {"guild": guilds * SHARED, "patron": rng.sample(patrons * SHARED, PLACES)}
@@ -145,14 +145,3 @@ def _archive() -> tuple[Corpus, list[dict[str, Any]]]:
         data["split"] = "train" if place < 7 else "dev" if place == 7 else "test"
     documents = [Document(f"r{n}", "record", (Section(("record",), text),)) for n, text in enumerate(records)]
     return Corpus.ensure(documents, encoder="latent"), asked
-
-
-def _names(rng: random.Random, count: int, without: Sequence[str] = ()) -> list[str]:
-    """Different invented names of two syllables and a last letter."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        syllables = (rng.choice("bdfgklmnprstv") + rng.choice("aeiou") for _ in range(2))
-        name = "".join([*syllables, rng.choice("lnrst")]).capitalize()
-        if name not in without:
-            found[name] = None
-    return list(found)

@@ -18,6 +18,8 @@ import re
 import types
 import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Union, overload
@@ -655,6 +657,17 @@ def hashed_split(text: str) -> str:
     """
     place = int(_digest(text), 16) % 10
     return "train" if place < 8 else "dev" if place == 8 else "test"
+
+
+def invented_names(rng: random.Random, count: int, without: Collection[str] = ()) -> list[str]:
+    """Different names of two syllables and a last letter, which nobody can know anything about."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        syllables = (rng.choice("bdfgklmnprstv") + rng.choice("aeiou") for _ in range(2))
+        name = "".join([*syllables, rng.choice("lnrst")]).capitalize()
+        if name not in without:
+            found[name] = None
+    return list(found)
 
 
 # -- a world of one's own functions ----------------------------------------------------------------------------------

@@ -13,17 +13,16 @@ Mask Prediction as in MaskSearch (Wu et al. 2025): the expert searches for each,
 """
 
 import hashlib
-import math
 import random
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from etude.core.errors import PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Tasks, ToolSession
+from etude.environments.base import LazyTasks, Tasks, ToolSession, invented_names
 from etude.protocols import Observation, Task
+from etude.tools import ranking
 from etude.trajectory import Message, ToolCall
 
 METHODS = ("react", "cot", "reflexion")
@@ -155,7 +154,7 @@ def script(data: dict[str, Any], method: str) -> list[Message]:
 def _draw(rng: random.Random, worlds: list[Any], family: str, noisy: bool) -> dict[str, Any]:
     """One encyclopedia and one question about it."""
     world, belongs, fields = rng.choice(worlds)
-    places = _names(rng, 3)
+    places = invented_names(rng, 3)
     people = rng.sample(PEOPLE, 3)
     facts = {place: {field: rng.choice(values) for field, values in fields.items()} for place in places}
     place, person = places[0], people[0]
@@ -186,7 +185,7 @@ def _draw(rng: random.Random, worlds: list[Any], family: str, noisy: bool) -> di
 def _mask(rng: random.Random, worlds: list[Any], masks: int) -> dict[str, Any]:
     """One encyclopedia and a passage of it, three facts of which so many lack their value."""
     world, _, fields = rng.choice(worlds)
-    places = _names(rng, 3)
+    places = invented_names(rng, 3)
     facts = {(place, field): rng.choice(values) for place in places for field, values in fields.items()}
     articles = [f"The {field} of {place} is {value}." for (place, field), value in facts.items()]
     told = rng.sample(sorted(facts), 3)
@@ -205,27 +204,9 @@ def _mask(rng: random.Random, worlds: list[Any], masks: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _names(rng: random.Random, count: int) -> list[str]:
-    """Different invented names of two syllables and a last letter."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        syllables = (rng.choice("bdfgklmnprstv") + rng.choice("aeiou") for _ in range(2))
-        found["".join([*syllables, rng.choice("lnrst")]).capitalize()] = None
-    return list(found)
-
-
-def bm25(query: str, articles: list[str], k1: float = 1.5, b: float = 0.75) -> list[float]:
+def bm25(query: str, articles: list[str]) -> list[float]:
     """One score per article, 0 where no word is shared."""
-    words = [_words(article) for article in articles]
-    mean = sum(map(len, words)) / len(words)
-    scores = [0.0] * len(articles)
-    for term in set(_words(query)):
-        holders = sum(term in w for w in words)
-        idf = math.log(1 + (len(words) - holders + 0.5) / (holders + 0.5))
-        for i, w in enumerate(words):
-            count = Counter(w)[term]
-            scores[i] += idf * count * (k1 + 1) / (count + k1 * (1 - b + b * len(w) / mean))
-    return scores
+    return ranking.bm25(_words(query), [_words(article) for article in articles])
 
 
 def best(query: str, articles: list[str]) -> str:

@@ -1,15 +1,33 @@
-"""Rankings: two made one, and how good one is.
+"""Rankings: by words, two made one, and how good one is.
 
 A ranking is a list of ids, best first. Measures take the set of relevant ids, or id -> gain, and need at least one.
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from etude.core.errors import ScoreError
 
 K = TypeVar("K", bound=Hashable)
+
+
+def bm25(query: Sequence[str], texts: Sequence[Sequence[str]], k1: float = 1.5, b: float = 0.75) -> list[float]:
+    """A score for each of a few texts, 0 where no word is shared; query and texts are lists of words.
+
+    Robertson & Zaragoza 2009, doi.org/10.1561/1500000019. For many texts, see `corpus.py`.
+    """
+    mean = sum(map(len, texts)) / len(texts)
+    scores = [0.0] * len(texts)
+    for term in set(query):
+        holders = sum(term in words for words in texts)
+        idf = math.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5))
+        for i, words in enumerate(texts):
+            count = Counter(words)[term]
+            if count:
+                scores[i] += idf * count * (k1 + 1) / (count + k1 * (1 - b + b * len(words) / mean))
+    return scores
 
 
 def reciprocal(rankings: Sequence[Sequence[K]], constant: float = 60) -> list[tuple[K, float]]:
