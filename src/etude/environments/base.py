@@ -17,9 +17,7 @@ import random
 import re
 import types
 import typing
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Union, overload
