@@ -18,6 +18,7 @@ asked for. The server's code is not run here, and openenv-core is not needed.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class openenv(Tasks):
             raise PartError(f"environments/openenv: url {self.url!r} does not begin with http:// or https://")
         self.url = self.url.rstrip("/")
         self.local = urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
+        self.schema: dict[str, Any] | None = None
         self.name = f"openenv/{self.url.split('//')[1]}"
         try:
             import websockets  # noqa: F401
@@ -177,6 +179,8 @@ class OpenEnvSession(ToolSession):
 
     async def _schema(self) -> dict[str, Any]:
         """Of the server's actions, without what every action has."""
+        if self.world.schema is not None:
+            return copy.deepcopy(self.world.schema)
         async with httpx.AsyncClient(trust_env=not self.world.local, timeout=self.call_seconds) as client:
             try:
                 answer = (await client.get(f"{self.world.url}/schema")).raise_for_status().json()
@@ -184,6 +188,7 @@ class OpenEnvSession(ToolSession):
                 raise EnvironmentFault(f"{self.world.url}/schema: {type(error).__name__}: {error}") from error
         schema = checked("act", answer["action"])
         schema["properties"] = {name: s for name, s in schema["properties"].items() if name not in HIDDEN}
+        self.world.schema = copy.deepcopy(schema)  # a client for HTTP takes longer to make than all else here
         return schema
 
 
