@@ -64,6 +64,23 @@ def test_splits_are_fixed_and_keep_the_variants_of_a_conversation_together():
     assert len({task.id for task in every_task("all")}) == 800
 
 
+@needs_data
+@pytest.mark.exact(39)
+@pytest.mark.parametrize("category", ["base", "miss_func"])
+async def test_with_progress_a_part_of_the_solution_earns_its_share(category):
+    world, shares = bfcl_turns(category, progress=True), set()
+    for task in world.tasks("dev"):
+        if task.id in BROKEN:
+            continue
+        gold, said = task.data["gold"], world.solve(task, 0)
+        ends = [0, *(n + 1 for n, message in enumerate(said) if not message.tool_calls)]
+        for k, end in enumerate(ends):
+            step, _ = await play(task, said[:end] + [NO] * (len(gold) - k))
+            assert step.reward == sum(map(bool, gold[:k])) / sum(map(bool, gold)), (task.id, k)
+            shares.add(step.reward)
+    assert {0, 0.5, 1} < shares
+
+
 def suites_verdict(task, turns, label):
     """What the leaderboard's own checker says of these turns: messages, each a list of calls."""
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker

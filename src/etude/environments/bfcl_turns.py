@@ -4,10 +4,11 @@ Patil et al. 2025, "The Berkeley Function Calling Leaderboard (BFCL)", ICML, htt
 executors and checks are those of `bfcl-eval` (Apache-2.0). Its single questions are `environments/bfcl`.
 
 The worlds are a file system, a calculator, messages, posts, tickets, a broker, a travel agency and a car. Calls are
-run; a message without calls ends the turn, and the user's next words come. After each turn that wants calls, the
-worlds must be in the state that the leaderboard's own calls bring about, and the results of those must be among the
-results so far. The reward is 1 where that held after every turn, else 0; more than 20 messages with calls in one turn
-end the episode with 0. So does a limit on turns: the longest solution has 17, so set `max_turns: 40`.
+run; a message without calls ends the turn, and the user's next words come. After each turn that wants calls, the worlds
+must be in the state that the leaderboard's own calls bring about, and the results of those must be among the results so
+far. The reward is 1 where that held after every turn, else 0, or with `progress` the share of such turns among those
+that want calls; more than 20 messages with calls in one turn end the episode with 0, or with the share so far. So does
+a limit on turns: the longest solution has 17, so set `max_turns: 40`.
 
 Doing nothing earns 0 of 800 tasks. The leaderboard's own calls earn 1 of 795: those of conversation 173 do not fit
 their own function's description in any variant, and miss_func_49 calls a function that is not there yet.
@@ -66,6 +67,8 @@ class bfcl_turns(Tasks):
 
     category: str = "base"
     """base, miss_func, miss_param, long_context, or all."""
+    progress: bool = False
+    """Whether the reward is the share of right turns, as in Environment Tuning (Lu et al. 2025, arXiv:2510.10197)."""
 
     reward_range = (0.0, 1.0)
 
@@ -106,7 +109,7 @@ class bfcl_turns(Tasks):
         )
 
     def open(self) -> "BfclTurnsSession":
-        return BfclTurnsSession()
+        return BfclTurnsSession(self.progress)
 
     def solve(self, task: Task, seed: int) -> list[Message]:
         """The leaderboard's own calls, one a message, for the next often holds what the last one found.
@@ -124,13 +127,16 @@ class bfcl_turns(Tasks):
 class BfclTurnsSession(ToolSession):
     """One conversation: the worlds as the agent changes them, and as they should be after the turns so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: bool = False) -> None:
         super().__init__(max_chars=MAX_CHARS)
+        self.progress = progress
 
     async def begin(self, task: Task, seed: int) -> Observation:
         self.data = task.data
         self.mine, self.right = (_worlds(self.data) for _ in range(2))
-        self.turn, self.results, self.called, self.error = 0, [], False, ""
+        self.turn, self.results, self.called = 0, [], False
+        self.errors = list[str]()
+        """What was wrong with each turn so far that wants calls; '' for nothing."""
         self.tools = []
         return Observation(self._next_turn())
 
@@ -171,28 +177,29 @@ class BfclTurnsSession(ToolSession):
 
         wanted = self.data["gold"][self.turn]
         results = [_run(self.right, call.name, call.arguments) for call in wanted]
-        if not wanted or self.error:
+        if not wanted:
             return
         if not self.called:
-            self.error = f"turn {self.turn}: nothing was called"
+            self.errors.append(f"turn {self.turn}: nothing was called")
             return
         verdicts = state_checker(self.mine, self.right), response_checker(self.results, results, self.turn)
-        self.error = next((v["error_message"] for v in verdicts if not v["valid"]), "")
+        self.errors.append(next((str(v["error_message"]) for v in verdicts if not v["valid"]), ""))
 
     async def finish(self, answer: str) -> float:
-        return float(self.turn == len(self.data["question"]) and not self.error)
+        return self.current_reward()
 
     def current_reward(self) -> float:
-        """An episode that was cut has turns before it that it did not play."""
-        return 0.0
+        """Turns that were not played have earned nothing."""
+        share = self.errors.count("") / sum(map(bool, self.data["gold"]))
+        return share if self.progress else float(share == 1 and self.turn == len(self.data["question"]))
 
     def save(self) -> Any:
         worlds = copy.deepcopy((self.mine, self.right))
-        return worlds, self.turn, list(self.results), self.called, self.error, self.max_steps
+        return worlds, self.turn, list(self.results), self.called, list(self.errors), self.max_steps
 
     def load(self, state: Any) -> None:
-        worlds, self.turn, results, self.called, self.error, self.max_steps = state
-        (self.mine, self.right), self.results = copy.deepcopy(worlds), list(results)
+        worlds, self.turn, results, self.called, errors, self.max_steps = state
+        (self.mine, self.right), self.results, self.errors = copy.deepcopy(worlds), list(results), list(errors)
         self._offer()
 
 
