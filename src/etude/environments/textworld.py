@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.core.errors import MissingExtra, PartError, suggest
+from etude.core.errors import PartError, missing_extra, suggest
 from etude.core.parts import part
 from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts, ask_apart
 from etude.protocols import Task
@@ -36,6 +37,7 @@ INSTALL = (
     f"pip install --no-deps textworld=={VERSION} jericho==3.3.1 tatsu==5.8.3 hashids mementos termcolor "
     "&& pip install 'etude[textworld]'"
 )
+INSTALL = "pip install 'etude[textworld]'"
 SIZES = {"train": 1000, "dev": 200, "test": 200}  # of each challenge
 SEEDS = {"train": 0, "dev": 1_000_000, "test": 2_000_000}  # the first of each split
 
@@ -104,6 +106,7 @@ class textworld(Tasks):
         for package in ("textworld", "jericho"):
             if importlib.util.find_spec(package) is None:
                 raise MissingExtra(f"{package} is not installed; run:  {INSTALL}")
+                raise missing_extra("textworld", package)
         worker = {
             "target": f"{__name__}:Player",
             "settings": {"hints": self.hints},
