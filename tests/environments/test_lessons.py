@@ -25,7 +25,7 @@ def by_chance(task, seed):
     kinds, said = task.data["kinds"], []
     for _ in range(12):
         name = rng.choice([*task.data["firsts"], *(action for action, _ in kinds.values()), "read"])
-        arguments = {"device": rng.choice([*kinds, "boat"])}
+        arguments = {"device": rng.choice([*kinds, "nobody"])}
         if name in [action for action, _ in kinds.values()]:
             arguments["level"] = rng.randint(0, HIGHEST + 1)
         said.append(calling(name, **arguments) if rng.random() < 0.85 else Message("assistant", "Done."))
@@ -104,8 +104,8 @@ async def test_a_lesson_names_the_tool_and_the_rule_and_not_the_level():
     assert await told(first, device=device) == "ok"
     assert await told(first, device=device) == f"error: not allowed; the {device} is ready"
     assert (
-        await told(action, device="boat", level=3)
-        == f"error: not allowed; there is no boat; there are {device} and {other}"
+        await told(action, device="nobody", level=3)
+        == f"error: not allowed; there is no nobody; there are {device} and {other}"
     )
 
 
@@ -115,8 +115,8 @@ async def test_a_fork_goes_on_being_taught():
     session, fork = one.open(), one.open()
     await session.reset(task, 0)
     await fork.restore(await session.snapshot())
-    (answer,) = (await fork.step(calling("read", device="boat"))).observation.messages
-    assert "there is no boat" in answer.content
+    (answer,) = (await fork.step(calling("read", device="nobody"))).observation.messages
+    assert "there is no nobody" in answer.content
 
 
 def test_only_a_world_that_knows_why_can_teach():

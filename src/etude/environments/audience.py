@@ -160,8 +160,8 @@ class audience(Tasks):
         wanted = liked[0]
         while not room.over:
             here = liked[0] if self.expert == "history" else wanted
-            if self.expert == "wander":
-                here = rng.choice([wanted, *TOPICS])
+            if self.expert == "wander" and rng.random() < 0.5:
+                here = rng.choice(TOPICS)
             told = room.show(here)
             asked = [lines[-1].rpartition("more ")[2] for lines in told.values() if "more " in lines[-1]]
             wanted = asked[0] if asked and self.instructions else wanted

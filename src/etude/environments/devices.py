@@ -17,7 +17,8 @@ long    results carry a long log
 agent reads it where `environments/lessons` has the world teach.
 
 The splits `train`, `dev` and `test` have eight kinds of device, `domains` three others, with other tools. In `start`
-every task has kinds with made-up names, which nobody can know: its expert tries, reads why not, and mends it.
+what a device does and wants first is drawn anew for each task, so that nobody can know it: its expert tries, reads why
+not, and mends it.
 """
 
 import copy
@@ -46,6 +47,12 @@ KINDS: Kinds = {
 }
 """Device -> what it does, and what it wants first."""
 UNSEEN: Kinds = {"kiln": ("fire", "fill"), "winch": ("pull", "grease"), "valve": ("drain", "prime")}
+MORE = [
+    ["clock", "door", "fan", "boat", "bell", "tank", "robot", "train"],
+    ["turn", "move", "ring", "show", "send", "play", "check", "spin"],
+    ["lock", "wash", "warm", "load", "wake", "test", "plug", "oil"],
+]
+"""Words for further devices, what they do, and what they want first; they are in `start` alone."""
 DOMAINS = ("base", "param", "func", "long")
 HIGHEST = 9
 STEPS = 5
@@ -85,7 +92,7 @@ class devices(Tasks):
     def _make(self, split: str, i: int) -> Task:
         rng = random.Random(f"devices/{split}/{i}")
         domain = "base" if split == "start" else DOMAINS[i % len(DOMAINS)]
-        kinds = UNSEEN if split == "domains" else _made_up(rng) if split == "start" else KINDS
+        kinds = UNSEEN if split == "domains" else _by_chance(rng) if split == "start" else KINDS
         data: dict[str, Any] = {**_draw(rng, kinds, domain), "tries": split == "start"}
         skills = tuple(sorted({data["kinds"][device][1] for device in data["kinds"]}))
         turns = float(len(data["turns"]))
@@ -144,12 +151,10 @@ def _draw(rng: random.Random, kinds: Kinds, domain: str) -> dict[str, Any]:
     }
 
 
-def _made_up(rng: random.Random) -> Kinds:
-    """Three kinds with words that are no words."""
-    words = dict[str, None]()
-    while len(words) < 9:
-        words["".join(rng.choice("bdfgklmnprstv") + rng.choice("aeiou") for _ in range(2)) + rng.choice("lnrst")] = None
-    device, action, first = (list(words)[n::3] for n in range(3))
+def _by_chance(rng: random.Random) -> Kinds:
+    """Four kinds of the words that there are, put together by chance."""
+    known = [sorted(KINDS), *(sorted(set(words)) for words in zip(*KINDS.values(), strict=True))]
+    device, action, first = (rng.sample([*some, *more], 4) for some, more in zip(known, MORE, strict=True))
     return {d: (a, f) for d, a, f in zip(device, action, first, strict=True)}
 
 
