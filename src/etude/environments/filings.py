@@ -7,9 +7,9 @@ type     the five types of document, of which one answers the question and anoth
 passage  the passages of the right document: one that answers, one beside it, and others
 both     first the types, then the passages of the document that was put first, wherever that leads
 
-A ranking names candidates by the marks that they were shown with, `[3] [1]`, best first; words between them do not
+A ranking names candidates by the numbers that they were shown with, `proxy 3, annual 1`, best first; only the numbers
 count. Its reward is nDCG, MAP or MRR of the first five, with gain 2 for what answers and 1 for what helps; of `both`
-that of the passages, 0 where another document was opened. A mark that is not there, or is there twice, earns 0.
+that of the passages, 0 where another document was opened. A number that is not there, or is said twice, earns 0.
 
 What a firm files is made by rules, so that what is relevant is known: each topic is told in one type of document, under
 two headings. Analysts ask in other words than firms file in, and cautionary passages use the analysts' words.
@@ -31,75 +31,75 @@ from etude.protocols import Observation, Task
 from etude.tools import ranking
 from etude.trajectory import Message
 
-INSTRUCTION = "Rank what answers the question, the best first, by its [number]."
+INSTRUCTION = "Rank what answers the question, the best first: names and numbers."
 STAGES = ("type", "passage", "both")
 METRICS = ("ndcg", "map", "mrr")
 DEPTH = 5  # how far down a ranking counts
 FIRMS = 120
 TYPES = {
-    "annual report": "audited figures and everything that matters about the year",
-    "quarterly report": "unaudited figures of three months",
-    "current report": "events, told within days",
-    "proxy statement": "what shareholders vote on at their meeting",
-    "earnings call": "management speaks with the press and investors",
+    "annual": "audited figures and everything that matters about the year",
+    "quarterly": "unaudited figures of three months",
+    "current": "events, told within days",
+    "proxy": "what shareholders vote on at their meeting",
+    "call": "management speaks with the press and investors",
 }
 # topic -> how analysts ask, the type that answers and the one that helps, and what the answering document says of it:
 # the heading that answers and the one that helps, each with its text
 TOPICS: dict[str, tuple[list[str], tuple[str, str], dict[str, str]]] = {
     "risk": (
         ["What could go wrong for {f}?", "Which dangers does {f} face?", "What should owners of {f} fear?"],
-        ("annual report", "quarterly report"),
-        {"risk factors": "adverse changes may harm us", "litigation": "{n} claims are pending against us"},
+        ("annual", "quarterly"),
+        {"risks": "adverse changes may harm us", "litigation": "{n} claims are pending against us"},
     ),
     "products": (
         ["What does {f} sell?", "How does {f} earn its money?", "What is {f} known for?"],
-        ("annual report", "earnings call"),
+        ("annual", "call"),
         {"business": "we supply {n} lines of tools", "properties": "we own {n} plants"},
     ),
     "quarter": (
         ["How did {f} do in spring?", "Did {f} grow since winter?", "Was the last season good for {f}?"],
-        ("quarterly report", "earnings call"),
-        {"interim results": "net income was {n} million", "segments": "tools contributed {n} million"},
+        ("quarterly", "call"),
+        {"interim": "net income was {n} million", "segments": "tools contributed {n} million"},
     ),
     "cash": (
         ["Can {f} pay its bills?", "Is {f} short of money?", "How long will the cash of {f} last?"],
-        ("quarterly report", "annual report"),
+        ("quarterly", "annual"),
         {"liquidity": "we hold {n} million at banks", "borrowings": "notes of {n} million mature soon"},
     ),
     "deal": (
         ["Whom did {f} buy?", "Which rival did {f} take over?", "What does the deal of {f} cost?"],
-        ("current report", "earnings call"),
+        ("current", "call"),
         {"acquisition": "an agreement over {n} million was signed", "financing": "a bridge loan was drawn"},
     ),
     "exit": (
         ["Why did a manager leave {f}?", "Who was fired at {f}?", "Who takes over after the exit at {f}?"],
-        ("current report", "proxy statement"),
+        ("current", "proxy"),
         {"departure": "an officer resigned", "appointment": "a successor was named within {n} days"},
     ),
     "pay": (
         ["How much does the chief of {f} earn?", "Is the chief of {f} paid too well?", "What is the bonus at {f}?"],
-        ("proxy statement", "annual report"),
+        ("proxy", "annual"),
         {"compensation": "salaries came to {n} million", "incentives": "{n} options were granted"},
     ),
     "control": (
         ["Who watches the managers of {f}?", "Who can fire the chief of {f}?", "Who has the last word at {f}?"],
-        ("proxy statement", "current report"),
+        ("proxy", "current"),
         {"directors": "{n} nominees stand for election", "committees": "audit has {n} members"},
     ),
     "future": (
         ["What does {f} expect next?", "How will {f} do next year?", "Will {f} grow?"],
-        ("earnings call", "current report"),
+        ("call", "current"),
         {"guidance": "we now see revenue up {n} percent", "demand": "orders stand at {n} million"},
     ),
     "cost": (
         ["Why does {f} keep less of each sale?", "Why is {f} dear to run?", "What eats the profit of {f}?"],
-        ("earnings call", "quarterly report"),
+        ("call", "quarterly"),
         {"margin": "gross margin was {n} percent", "expenses": "freight added {n} million"},
     ),
 }
 GENERAL = {
-    "cautionary language": "what we expect to sell, buy, pay or earn next year could go wrong",
-    "about this document": "for who leaves, who is the chief and how we grow see what else we file",
+    "caution": "what we expect to sell, buy, pay or earn next year could go wrong",
+    "contents": "for who leaves, who is the chief and how we grow see what else we file",
 }
 
 
@@ -141,7 +141,7 @@ class filings(Tasks):
         return FilingsSession(self)
 
     def solve(self, task: Task, seed: int) -> list[Message]:
-        """What is relevant, by name and mark, the best first."""
+        """What is relevant, by name and number, the best first."""
         data = task.data
         kind, helps = TOPICS[data["topic"]][1]
         types = _ranking(data["types"], [kind, helps])
@@ -150,7 +150,7 @@ class filings(Tasks):
         return [Message("assistant", text) for text in said]
 
     def secrets(self, task: Task) -> list[str]:
-        """The rankings; their names and marks alone are shown to be chosen from."""
+        """The rankings; their names and numbers alone are shown to be chosen from."""
         return [message.content for message in self.solve(task, 0)]
 
 
@@ -198,16 +198,15 @@ class FilingsSession(ToolSession):
 
 
 def read(said: str, names: Sequence[str]) -> list[str] | None:
-    """The names in the order in which their marks are said; None where a mark is none of theirs, or comes twice.
+    """The names in the order in which their numbers are said; None where one is none of theirs, or comes twice.
 
-    >>> read("the second [2], then [1]", ["a", "b", "c"])
+    >>> read("the second 2, then 1", ["a", "b", "c"])
     ['b', 'a']
     """
-    marks = re.findall(r"\[(.*?)\]", said)
-    known = {str(n): name for n, name in enumerate(names, 1)}
-    if len(set(marks)) < len(marks) or not known.keys() >= set(marks):
+    numbers = [int(number) for number in re.findall(r"\d{1,9}", said)]
+    if len(set(numbers)) < len(numbers) or not all(1 <= number <= len(names) for number in numbers):
         return None
-    return [known[mark] for mark in marks]
+    return [names[number - 1] for number in numbers]
 
 
 def measures(ranked: Sequence[str], gain: Mapping[str, float]) -> dict[str, float]:
@@ -221,11 +220,11 @@ def measures(ranked: Sequence[str], gain: Mapping[str, float]) -> dict[str, floa
 
 
 def _ranking(shown: list[str], best: list[str]) -> str:
-    return ", ".join(f"{name} [{shown.index(name) + 1}]" for name in best)
+    return ", ".join(f"{name} {shown.index(name) + 1}" for name in best)
 
 
 def _list(shown: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(f"{name} [{n}]: {text}" for n, (name, text) in enumerate(shown, 1))
+    return "\n".join(f"{name} {n}: {text}" for n, (name, text) in enumerate(shown, 1))
 
 
 @functools.cache

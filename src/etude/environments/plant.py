@@ -110,7 +110,7 @@ class plant(Tasks):
         data = task.data
         if self.method == "bare":
             return [Message("assistant", f"Answer: {data['answer']}")]
-        arguments = {"terms": data["terms"], "context": data["context"]} if self.method == "golden" else {}
+        arguments = {"terms": ", ".join(data["terms"]), "context": data["context"]} if self.method == "golden" else {}
         shown = respond(self, data["question"], **arguments)
         said = f"{data['record']} " if data["record"] and data["record"] in shown else ""
         call = ToolCall("search", arguments, "call_0")
@@ -153,7 +153,7 @@ def _search(description: str, **properties: Any) -> dict[str, Any]:
 RAG = _search("find records for the question")
 GOLDEN = _search(
     "find records for the question",
-    terms={"type": "array", "items": {"type": "string"}, "description": "its abbreviations"},
+    terms={"type": "string", "description": "its abbreviations, separated by commas"},
     context={
         "enum": list(CONTEXTS),
         "description": "; ".join(f"{name}: {about}" for name, (about, _) in CONTEXTS.items()),
@@ -161,11 +161,11 @@ GOLDEN = _search(
 )
 
 
-def respond(world: plant, question: str, terms: Sequence[str] = (), context: str = "") -> str:
+def respond(world: plant, question: str, terms: str = "", context: str = "") -> str:
     """What a search says: the question, where it was augmented, and records; or which terms are unknown."""
     corpus, glossary, _ = _factory()
     glossary = glossary if world.dictionary else Glossary([], glossary.contexts)
-    asked, unknown = glossary.augment(question, terms, context)
+    asked, unknown = glossary.augment(question, [term.strip() for term in terms.split(",") if term.strip()], context)
     if unknown:
         return f"Unknown: {', '.join(unknown)}. Check the spelling, or ask who keeps the dictionary."
     hits = [hit.text for hit in corpus.search(asked, SHOWN)]
