@@ -33,7 +33,7 @@ from etude.environments.base import LazyTasks, Tasks, ToolError, ToolSession, to
 from etude.protocols import Observation, Task
 from etude.trajectory import Message, ToolCall
 
-REQUESTS = ("refund", "exchange", "upgrade", "repair", "transfer", "discount")
+REQUESTS: tuple[str, ...] = ("refund", "exchange", "upgrade", "repair", "transfer", "discount")
 OUTCOMES = ("approve", "reject", "hold", "refer", "waive", "credit")
 ATTRIBUTES = {
     "tier": ("gold", "basic"), "age": ("new", "old"), "size": ("small", "large"), "place": ("north", "south"),
