@@ -449,12 +449,12 @@ class ToolSession:
 
     async def _answer(self, call: ToolCall) -> Message:
         problem = "the episode is over; this call was not run" if self.done else check_call(self.tools, call)
-        text = f"error: {problem}" if problem else await self._told(coerce_call(self.tools, call))
+        text = f"error: {problem}" if problem else await self._result(coerce_call(self.tools, call))
         if len(text) > self.max_chars:
             text = f"{text[: self.max_chars]}... (cut: {self.max_chars} of {len(text)} characters)"
         return Message("tool", text, tool_call_id=call.id, name=call.name)
 
-    async def _told(self, call: ToolCall) -> str:
+    async def _result(self, call: ToolCall) -> str:
         """A call's result, with its lesson in a task that has them."""
         text = await self._run(call)
         taught = self.task is not None and self.task.split.endswith(TAUGHT)

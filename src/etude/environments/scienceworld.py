@@ -21,10 +21,11 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from etude.core.errors import MissingExtra, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts, ask_apart
+from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts
 from etude.protocols import SPLITS, Task
 from etude.tools.process import Crew
 from etude.trajectory import Message
@@ -153,7 +154,7 @@ class scienceworld(Tasks):
 
     def solve(self, task: Task, seed: int) -> list[Message]:
         """The suite's own solution. That of a genetics task takes tens of seconds to find."""
-        return acts(ask_apart(self.solvers, "solution", **task.data))
+        return acts(self.solvers.ask("solution", **task.data))
 
 
 def variations(count: int, split: str) -> range:
@@ -178,10 +179,11 @@ class House:
     """The simulator, in a worker process: one Java machine, one house at a time."""
 
     def __init__(self) -> None:
-        from scienceworld import ScienceWorldEnv  # pyright: ignore[reportAttributeAccessIssue]
+        from scienceworld import ScienceWorldEnv  # pyright: ignore
 
-        self.suite = ScienceWorldEnv()
-        self.server = self.suite.server  # the suite's own `step` also lists all valid commands, which takes far longer
+        self.suite: Any = ScienceWorldEnv()
+        # the suite's own `step` also lists all valid commands, which takes far longer
+        self.server: Any = self.suite.server
         # animals, genes and books are drawn from Scala's one global generator, which the suite leaves unseeded
         self.random = getattr(getattr(self.suite._gateway.jvm.scala.util, "Random$"), "MODULE$")
 

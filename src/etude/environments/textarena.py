@@ -39,7 +39,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from etude.core.errors import EnvironmentFault, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import HostedSession, LazyTasks, Speaker, Tasks, acts, ask_apart
+from etude.environments.base import HostedSession, LazyTasks, Speaker, Tasks, acts
 from etude.protocols import Observation, Policy, Sampling, Task
 from etude.tools.process import Crew
 from etude.trajectory import Message
@@ -237,7 +237,7 @@ class textarena(Tasks):
             raise EnvironmentFault(
                 f"{task.id}: there is no expert for {task.domain}; there is for {', '.join(EXPERTS)}"
             )
-        return acts(ask_apart(self.solvers, "solution", **task.data))
+        return acts(self.solvers.ask("solution", **task.data))
 
 
 class Heard(TypedDict):

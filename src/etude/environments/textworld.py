@@ -24,19 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.core.errors import MissingExtra, PartError, suggest
 from etude.core.errors import PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts, ask_apart
+from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts
 from etude.protocols import Task
 from etude.tools.process import Crew
 from etude.trajectory import Message
 
 VERSION = "1.7.0"
-INSTALL = (
-    f"pip install --no-deps textworld=={VERSION} jericho==3.3.1 tatsu==5.8.3 hashids mementos termcolor "
-    "&& pip install 'etude[textworld]'"
-)
 INSTALL = "pip install 'etude[textworld]'"
 SIZES = {"train": 1000, "dev": 200, "test": 200}  # of each challenge
 SEEDS = {"train": 0, "dev": 1_000_000, "test": 2_000_000}  # the first of each split
@@ -105,7 +100,6 @@ class textworld(Tasks):
             raise PartError(f"environments/textworld: level is {self.level!r}; give 0, 1 or 2, or None for all")
         for package in ("textworld", "jericho"):
             if importlib.util.find_spec(package) is None:
-                raise MissingExtra(f"{package} is not installed; run:  {INSTALL}")
                 raise missing_extra("textworld", package)
         worker = {
             "target": f"{__name__}:Player",
@@ -140,7 +134,7 @@ class textworld(Tasks):
 
     def solve(self, task: Task, seed: int) -> list[Message]:
         """The commands of the maker's own quest."""
-        return acts(ask_apart(self.solvers, "solution", **task.data))
+        return acts(self.solvers.ask("solution", **task.data))
 
 
 class Player:
@@ -168,7 +162,7 @@ class Player:
         return self.game.reset().policy_commands
 
     def _start(self, challenge: str, settings: dict[str, Any], seed: int, **wanted: bool) -> None:
-        from textworld import EnvInfos, start  # pyright: ignore[reportAttributeAccessIssue]
+        from textworld import EnvInfos, start  # pyright: ignore
 
         infos = EnvInfos(score=True, max_score=True, won=True, lost=True, **wanted)
         self.game = start(str(_made(challenge, settings, seed)), infos)
@@ -184,7 +178,7 @@ class Player:
 
 def _made(challenge: str, settings: dict[str, Any], seed: int) -> Path:
     """The game's file, made where it is not there yet: in $ETUDE_CACHE or ~/.cache/etude."""
-    from textworld import GameOptions  # pyright: ignore[reportAttributeAccessIssue]
+    from textworld import GameOptions  # pyright: ignore
     from textworld.challenges import CHALLENGES as MAKERS  # pyright: ignore
     from textworld.generator import compile_game  # pyright: ignore
 

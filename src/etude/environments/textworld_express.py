@@ -167,7 +167,7 @@ class Games:
         from textworld_express import TextWorldExpressEnv  # pyright: ignore
 
         self.hints = hints
-        self.suite = TextWorldExpressEnv()
+        self.suite: Any = TextWorldExpressEnv()
         self.java = self.suite._gateway.jvm
 
     def begin(self, game: str, parameters: str, seed: int, fold: str) -> Told:
