@@ -30,7 +30,7 @@ from etude.trajectory import Message
 INSTALL = "pip install 'etude[textworld-express]' && apt-get install default-jre-headless"
 FOLDS = {"train": 0, "dev": 10_000, "test": 20_000}  # the first seed of each
 SEEDS = 1000  # of each fold
-WALKS = 5  # tried for a solution where the suite walks at random
+WALKS, TRIES = 3, 500  # where the suite walks at random: the shortest of so many that arrive, of so many at most
 JAVA = "-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # 125 MB in place of 550, for a few ms a game
 
 # game -> its skills, and the suite's parameters at each level
@@ -183,14 +183,16 @@ class Games:
         if game not in walkers:
             self._make(game, parameters, seed, fold, solve=True)
             return list(self.suite.server.getGoldActionSequence())
-        paths = []
-        for n in range(WALKS):
+        paths: list[list[str]] = []
+        for n in range(TRIES):
+            if len(paths) == WALKS:
+                break
             self._make(game, parameters, seed, fold)
             walker = getattr(self.java.textworldexpress.goldagent, walkers[game])(self.suite.server.game())
             walked = walker.mkGoldPath(self.java.scala.util.Random(n))  # (whether it got there, commands)
             paths += [list(walked._2)] if walked._1 else []
         if not paths:
-            raise EnvironmentFault(f"{game} {parameters}, seed {seed}: none of {WALKS} walks solved it")
+            raise EnvironmentFault(f"{game} {parameters}, seed {seed}: none of {TRIES} walks solved it")
         return min(paths, key=len)
 
     def _make(self, game: str, parameters: str, seed: int, fold: str, solve: bool = False) -> str:
