@@ -7,9 +7,9 @@ type     the five types of document, of which one answers the question and anoth
 passage  the passages of the right document: one that answers, one beside it, and others
 both     first the types, then the passages of the document that was put first, wherever that leads
 
-A ranking names candidates by the numbers that they were shown with, `proxy 3, annual 1`, best first; only the numbers
-count. Its reward is nDCG, MAP or MRR of the first five, with gain 2 for what answers and 1 for what helps; of `both`
-that of the passages, 0 where another document was opened. A number that is not there, or is said twice, earns 0.
+A ranking is names of candidates with commas between them, `proxy, annual`, best first. Its reward is nDCG, MAP or MRR
+of the first five, with gain 2 for what answers and 1 for what helps; of `both` that of the passages, 0 where another
+document was opened. A name that is not there, or is there twice, earns 0.
 
 What a firm files is made by rules, so that what is relevant is known: each topic is told in one type of document, under
 two headings. Analysts ask in other words than firms file in, and cautionary passages use the analysts' words.
@@ -19,7 +19,6 @@ Departures: invented firms and rules in the place of S&P 500 filings and experts
 
 import functools
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +30,7 @@ from etude.protocols import Observation, Task
 from etude.tools import ranking
 from etude.trajectory import Message
 
-INSTRUCTION = "Rank what answers the question, the best first: names and numbers."
+INSTRUCTION = "Rank what answers the question, the best first, by name: one, another, ..."
 STAGES = ("type", "passage", "both")
 METRICS = ("ndcg", "map", "mrr")
 DEPTH = 5  # how far down a ranking counts
@@ -141,16 +140,15 @@ class filings(Tasks):
         return FilingsSession(self)
 
     def solve(self, task: Task, seed: int) -> list[Message]:
-        """What is relevant, by name and number, the best first."""
+        """What is relevant, the best first."""
         data = task.data
         kind, helps = TOPICS[data["topic"]][1]
-        types = _ranking(data["types"], [kind, helps])
-        passages = _ranking([heading for heading, _ in data["documents"][kind]], list(TOPICS[data["topic"]][2]))
+        types, passages = ", ".join([kind, helps]), ", ".join(TOPICS[data["topic"]][2])
         said = {"type": [types], "passage": [passages], "both": [types, passages]}[data["stage"]]
         return [Message("assistant", text) for text in said]
 
     def secrets(self, task: Task) -> list[str]:
-        """The rankings; their names and numbers alone are shown to be chosen from."""
+        """The rankings; the names alone are shown, in no order."""
         return [message.content for message in self.solve(task, 0)]
 
 
@@ -198,15 +196,13 @@ class FilingsSession(ToolSession):
 
 
 def read(said: str, names: Sequence[str]) -> list[str] | None:
-    """The names in the order in which their numbers are said; None where one is none of theirs, or comes twice.
+    """The names that are said, best first; None where one is none of these, or comes twice.
 
-    >>> read("the second 2, then 1", ["a", "b", "c"])
-    ['b', 'a']
+    >>> read("proxy, annual", ["annual", "call", "proxy"])
+    ['proxy', 'annual']
     """
-    numbers = [int(number) for number in re.findall(r"\d{1,9}", said)]
-    if len(set(numbers)) < len(numbers) or not all(1 <= number <= len(names) for number in numbers):
-        return None
-    return [names[number - 1] for number in numbers]
+    ranked = [name.strip() for name in said.split(",")]
+    return ranked if len(set(ranked)) == len(ranked) and set(ranked) <= set(names) else None
 
 
 def measures(ranked: Sequence[str], gain: Mapping[str, float]) -> dict[str, float]:
@@ -219,12 +215,8 @@ def measures(ranked: Sequence[str], gain: Mapping[str, float]) -> dict[str, floa
     }
 
 
-def _ranking(shown: list[str], best: list[str]) -> str:
-    return ", ".join(f"{name} {shown.index(name) + 1}" for name in best)
-
-
 def _list(shown: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(f"{name} {n}: {text}" for n, (name, text) in enumerate(shown, 1))
+    return "\n".join(f"- {name}: {text}" for name, text in shown)
 
 
 @functools.cache

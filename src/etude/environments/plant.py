@@ -18,6 +18,7 @@ line, to which no summaries are added.
 
 import functools
 import hashlib
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,30 +41,30 @@ SHOWN = 2  # passages of a search
 TERMS, MEANINGS = 60, 3  # abbreviations, and departments in which each means something
 UNKNOWN = 60
 CONTEXTS = {  # name -> what it is about, and places that belong to it
-    "etching": ("plasma and gases", ["plasma bay", "gas room", "acid hall"]),
-    "coating": ("paint and ovens", ["paint shop", "oven row", "spray booth"]),
-    "testing": ("probes and yields", ["probe lab", "yield desk", "scope room"]),
-    "packing": ("boxes and freight", ["box line", "freight yard", "label desk"]),
+    "etching": ("plasma and gases", ["plasma bay", "gas room"]),
+    "coating": ("paint and ovens", ["paint shop", "oven row"]),
+    "testing": ("probes and yields", ["probe lab", "yield hall"]),
+    "packing": ("boxes and freight", ["box line", "freight yard"]),
 }
 FIELDS = {
     "owner": ["Adler", "Costa", "Diaz", "Ford", "Haas", "Klein"],
     "colour": ["red", "blue", "green", "white", "black", "gold"],
     "supplier": ["Riga", "Bari", "Cork", "Oslo", "Turin", "Lund"],
 }
-# what a letter may stand for: before the last place, and in it
-KINDS_OF = {
-    "A": ("Axial Active Angular", "Arm Anode Axle"),
-    "B": ("Base Bright Broad", "Belt Bath Block"),
-    "C": ("Cold Clean Central", "Cell Clamp Coil"),
-    "D": ("Dense Dual Deep", "Drum Dryer Duct"),
-    "F": ("Fine Fast Flat", "Filter Frame Feeder"),
-    "L": ("Linear Low Long", "Lamp Lid Lift"),
-    "M": ("Main Mobile Mixed", "Motor Mixer Mask"),
-    "P": ("Prime Pulsed Plain", "Pump Plate Press"),
-    "R": ("Rapid Rear Radial", "Rotor Rack Ring"),
-    "S": ("Soft Static Spare", "Sensor Shaft Spool"),
-    "T": ("Thin Total Twin", "Tank Table Tray"),
+# what the letter of an abbreviation may stand for, and how such things are told apart
+THINGS = {
+    "B": ["Belt", "Bath", "Block"],
+    "C": ["Cell", "Clamp", "Coil"],
+    "D": ["Drum", "Dryer", "Duct"],
+    "F": ["Filter", "Frame", "Feeder"],
+    "L": ["Lamp", "Lid", "Lift"],
+    "M": ["Motor", "Mixer", "Mask"],
+    "P": ["Pump", "Plate", "Press"],
+    "R": ["Rotor", "Rack", "Ring"],
+    "S": ["Sensor", "Shaft", "Spool"],
+    "T": ["Tank", "Table", "Tray"],
 }
+SORTS = ["Cold", "Deep", "Dual", "Fast", "Fine", "Flat", "Long", "Low", "Main", "Rear", "Soft", "Thin", "Twin", "Wide"]
 CARE = ["checked daily", "checked weekly", "runs on air", "runs on oil"]
 
 
@@ -111,10 +112,8 @@ class plant(Tasks):
         if self.method == "bare":
             return [Message("assistant", f"Answer: {data['answer']}")]
         arguments = {"terms": ", ".join(data["terms"]), "context": data["context"]} if self.method == "golden" else {}
-        shown = respond(self, data["question"], **arguments)
-        said = f"{data['record']} " if data["record"] and data["record"] in shown else ""
         call = ToolCall("search", arguments, "call_0")
-        return [Message("assistant", "", (call,)), Message("assistant", f"{said}Answer: {data['answer']}")]
+        return [Message("assistant", "", (call,)), Message("assistant", f"Answer: {data['answer']}")]
 
     def secrets(self, task: Task) -> list[str]:
         """The record that answers, and what the abbreviation means; a colour alone may be part of any word."""
@@ -176,17 +175,13 @@ def respond(world: plant, question: str, terms: str = "", context: str = "") -> 
 def _factory() -> tuple[Corpus, Glossary, list[dict[str, Any]]]:
     """The index of the records, the dictionary, and all questions."""
     rng = random.Random("plant")
-    terms = list[str]()
-    while len(terms) < TERMS + UNKNOWN:
-        term = "".join(rng.choices(list(KINDS_OF), k=3))
-        if term not in terms:
-            terms.append(term)
+    terms = rng.sample([f"{letter}{number}" for letter in THINGS for number in range(10, 70)], TERMS + UNKNOWN)
+    sorts = iter(rng.sample(list(itertools.permutations(SORTS, 2)), TERMS * MEANINGS))
     entries, records, asked = list[Entry](), list[str](), list[dict[str, Any]]()
     for term in terms[:TERMS]:
-        choices = [rng.sample(KINDS_OF[letter][place == 2].split(), MEANINGS) for place, letter in enumerate(term)]
         contexts = rng.sample(list(CONTEXTS), MEANINGS)
-        for context, parts in zip(contexts, zip(*choices, strict=True), strict=True):
-            name = " ".join(parts)
+        for context, thing in zip(contexts, rng.sample(THINGS[term[0]], MEANINGS), strict=True):
+            name = " ".join((*next(sorts), thing))
             entries.append(Entry(term, context, name, rng.choice(CARE)))
             for field, values in FIELDS.items():
                 answer = rng.choice(values)

@@ -1,6 +1,6 @@
 """A ranking without a policy: what a learnt ranker has to beat.
 
-The candidates are the lines `name number: text` of the last message of the world, and what stands before the first of
+The candidates are the lines `- name: text` of the last message of the world, and what stands before the first of
 them there, or in an earlier message, is the query. They are all named, in the order of BM25 (Robertson & Zaragoza 2009)
 over stemless lower-case words, or of the cosine of their meanings (MiniLM, Wang et al. 2020, arXiv:2002.10957; needs
 the extra `corpus`). Equal scores stay in the order in which they were shown.
@@ -18,7 +18,7 @@ from etude.protocols import Observation, Run
 from etude.tools import embed, ranking
 from etude.trajectory import Message
 
-LINE = re.compile(r"^(.+?) (\d+): (.*)$", re.MULTILINE)
+LINE = re.compile(r"^- (.+?): (.*)$", re.MULTILINE)
 
 
 @part
@@ -37,9 +37,9 @@ class retriever:
             found = LINE.findall(asked)
             start = LINE.search(asked)
             query = (asked[: start.start()] if start else asked).strip() or query
-            score_N = self._scores(query, [f"{name} {text}" for name, _, text in found]) if found else []
+            score_N = self._scores(query, [f"{name} {text}" for name, text in found]) if found else []
             order = sorted(range(len(found)), key=lambda n: -score_N[n])
-            answer = Message("assistant", ", ".join(f"{found[n][0]} {found[n][1]}" for n in order))
+            answer = Message("assistant", ", ".join(found[n][0] for n in order))
             run.observe(answer)
             step = await run.step(answer)
             if step.done:
