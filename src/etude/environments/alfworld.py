@@ -25,7 +25,7 @@ from typing import Any
 
 from etude.core.errors import EnvironmentFault, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts, ask_apart
+from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts
 from etude.protocols import Task
 from etude.tools.process import Crew
 from etude.trajectory import Message
@@ -116,7 +116,7 @@ class alfworld(Tasks):
 
     def solve(self, task: Task, seed: int) -> list[Message]:
         """The way of one who knows where everything is: it never searches."""
-        return acts(ask_apart(self.solvers, "solution", **task.data))
+        return acts(self.solvers.ask("solution", **task.data))
 
 
 class House:
@@ -131,7 +131,7 @@ class House:
         self.layouts = folder / "gen" / "layouts"
 
     def begin(self, kind: str, split: str, number: int) -> Told:
-        from textworld import EnvInfos  # pyright: ignore[reportAttributeAccessIssue]
+        from textworld import EnvInfos  # pyright: ignore
         from textworld.envs import PddlEnv  # pyright: ignore
 
         problem, sentence, _ = self.problem(kind, split, number)
