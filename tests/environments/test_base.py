@@ -519,14 +519,14 @@ class Stairs:
         return self.told("down here")
 
     def act(self, command):
-        self.at += {"up": 1, "down": -1}.get(command, 0)
+        self.at += int(command)
         return self.told(f"step {self.at}")
 
     def told(self, text):
         return {"text": text, "score": self.at / self.top, "over": abs(self.at) == self.top}
 
     def solution(self, top):
-        return ["up"] * top
+        return ["1"] * top
 """
 UP = {"name": "act", "description": "", "parameters": {"type": "object", "properties": {"command": {"type": "string"}}}}
 
@@ -543,7 +543,8 @@ def stairs(tmp_path):
 async def test_a_game_s_rewards_add_up_to_its_score_to_the_last_bit(stairs):
     games, solvers = stairs
     session = GameSession(games, [UP], "Climb.")
-    for top in (3, 7, 49):  # sevenths of 1, added one by one, are not 1
+    assert 2 / 6 + (5 / 6 - 2 / 6) + (6 / 6 - 5 / 6) != 1.0  # plain differences do not
+    for top, climbed in ((6, ["2", "3", "1"]), (7, ask_apart(solvers, "solution", top=7))):
         first = await session.reset(Task("t", None, data={"top": top}), 0)
         assert [message.content for message in first.messages] == ["Climb.", "down here"]
         rewards = []
@@ -552,8 +553,12 @@ async def test_a_game_s_rewards_add_up_to_its_score_to_the_last_bit(stairs):
             rewards.append(step.reward)
         assert (sum(rewards), step.done) == (1.0, True)
         assert rewards[0] == 1 / top
+        steps = [await session.step(message) for message in acts(climbed)]
+        assert sum(step.reward for step in steps) == 1.0
+        assert [step.done for step in steps] == [False] * (len(steps) - 1) + [True]
+        assert steps[0].reward == int(climbed[0]) / top
     await session.reset(Task("t", None, data={"top": 2}), 0)
-    down = ToolCall("act", {"command": "down"})
+    down = ToolCall("act", {"command": "-1"})
     lost = await session.step(Message("assistant", "", (down, down, down)))
     assert (lost.reward, lost.done) == (-1.0, True)
     assert lost.observation.messages[-1].content == "error: the episode is over; this call was not run"
@@ -563,10 +568,18 @@ async def test_a_game_s_rewards_add_up_to_its_score_to_the_last_bit(stairs):
 async def test_a_game_is_forked_by_replay_and_given_up_by_words(stairs):
     session, fork = (GameSession(stairs[0], [UP], "Climb.") for _ in range(2))
     await session.reset(Task("t", None, data={"top": 2}), 0)
-    await session.step(call("act", command="up"))
+    await session.step(call("act", command="1"))
     await fork.restore(await session.snapshot())
-    assert (await fork.step(call("act", command="up"))).reward == 0.5
+    assert (await fork.step(call("act", command="1"))).reward == 0.5
     given_up = await session.step(Message("assistant", "enough"))
     assert (given_up.reward, given_up.done, session.score) == (0.0, True, 0.5)
     for one in (session, fork):
         await one.close()
+
+
+async def test_asking_apart_does_not_wait_for_the_episodes(stairs):
+    session = GameSession(stairs[1], [UP], "Climb.")
+    await session.reset(Task("t", None, data={"top": 2}), 0)
+    assert ask_apart(stairs[0], "solution", top=2) == ["1", "1"]  # though this loop cannot run meanwhile
+    assert stairs[0].hired == 0
+    await session.close()
