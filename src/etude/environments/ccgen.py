@@ -173,7 +173,7 @@ def corpus(found: Sequence[Specification]) -> list[tuple[Specification, str]]:
                 f"Which desk is for {a}? Desk {one.says}.",
             ]
         elif one.category == "behavioural":
-            texts = [f"Order {rng.randint(100, 999)}: {rng.choice(OUTCOMES)}. {manner}" for _ in range(8)]
+            texts = [f"{rng.choice(OUTCOMES).capitalize()}. {manner}" for _ in range(8)]
         else:
             told = [_record(rng) | dict(one.conditions) for _ in range(4 * len(one.conditions))]
             way = reasoning(one.request, one.conditions, one.says)
@@ -255,7 +255,7 @@ class ccgen(Tasks):
             asked, outcome = decide(self.rules[request], record)
             way = [(attribute, record[attribute]) for attribute in asked]
             data = {
-                "kind": kind, "request": request, "key": str(rng.randint(1000, 9999)), "record": record,
+                "kind": kind, "request": request, "order": rng.randint(1000, 9999), "record": record,
                 "way": way, "outcome": outcome, "desk": self.desks[request], "told": "",
             }  # fmt: skip
             if kind == "override":
@@ -266,10 +266,10 @@ class ccgen(Tasks):
                 return Task(identity, self, split, data, kind, float(len(way)), (request,), "ccgen.py")
 
     def _words(self, rng: random.Random, data: dict[str, Any]) -> str:
-        a, key = _one(data["request"]), data["key"]
+        a, order = _one(data["request"]), data["order"]
         if data["kind"] == "referral":
             return f"What comes of {a}, {_shown(data['record'])}?"
-        plain = [f"I want {a} for order {key}.", f"Order {key}: {a}, please.", f"Can I have {a} for order {key}?"]
+        plain = [f"I want {a} for order {order}.", f"Order {order}: {a}, please.", f"Can I have {a} for order {order}?"]
         if self.query == 1:
             return rng.choice(plain)
         others = [request for request in self.rules if request != data["request"]]
@@ -289,14 +289,12 @@ class ccgen(Tasks):
         if data["kind"] == "referral":
             return [Message("assistant", f"{way} {self.manner}")]
         places = list(dict.fromkeys(self.holds[attribute] for attribute, _ in data["way"]))
-        calls = [
-            ToolCall("look", {"database": place, "order": data["key"]}, f"call_{n}") for n, place in enumerate(places)
-        ]
-        arguments = {"order": data["key"], "outcome": data["outcome"], "desk": data["desk"]}
+        calls = [ToolCall("look", {"database": place}, f"call_{n}") for n, place in enumerate(places)]
+        arguments = {"outcome": data["outcome"], "desk": data["desk"]}
         return [
             *(Message("assistant", "", (call,)) for call in calls),
             Message("assistant", way, (ToolCall("settle", arguments, "settle"),)),
-            Message("assistant", f"Order {data['key']}: {data['outcome']}. {self.manner}"),
+            Message("assistant", f"{data['outcome'].capitalize()}. {self.manner}"),
         ]
 
     def secrets(self, task: Task) -> list[str]:
@@ -337,24 +335,18 @@ class CCGenSession(ToolSession):
         return getattr(self, name)(**arguments)
 
     @tool
-    def look(self, database: str, order: str) -> Record:
-        """what a database has of an order"""
+    def look(self, database: str) -> Record:
+        """what a database has of the order"""
         held = self.world.holds
         if database not in held.values():
             raise ToolError(f"no database {database!r}; {suggest(database, set(held.values()))}")
-        self._check(order)
         return {name: value for name, value in self.data["record"].items() if held[name] == database}
 
     @tool
-    def settle(self, order: str, outcome: str, desk: str) -> str:
-        """settle what is wanted for an order, at a desk"""
-        self._check(order)
+    def settle(self, outcome: str, desk: str) -> str:
+        """settle the request at a desk"""
         self.settled.append([outcome, desk])
         return "ok"
-
-    def _check(self, order: str) -> None:
-        if order != self.data["key"]:
-            raise ToolError(f"no order {order!r}; give the customer's")
 
     async def finish(self, answer: str) -> float:
         if self.data["kind"] == "text":
