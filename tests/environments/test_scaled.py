@@ -186,13 +186,13 @@ def test_an_unknown_key_is_told_in_words():
             database.call(tool.name, dict.fromkeys(tool.takes, "X"))
 
 
-async def test_text_that_sqlite_cannot_hold_is_told_in_words():
+async def test_text_that_is_none_is_told_in_words():
     world = scaled()
     task = world.tasks("test")[0]
     tool = domains()[task.domain].tools[0]
     call = ToolCall(tool.name, dict.fromkeys(tool.takes, "\ud800"), "c")
     _, step = await play(world, task, [Message("assistant", "", (call,))])
-    assert "no text that a database can hold" in step.observation.messages[0].content
+    assert "half of a character" in step.observation.messages[0].content
 
 
 def test_settings():

@@ -135,7 +135,7 @@ async def test_mistakes_are_answered_in_words(world):
     solution = world.solve(task, 0)
     after = Message("assistant", "", (*solution[-1].tool_calls, *acts(["look around"])[0].tool_calls))
     steps = await play(world, task, [*solution[:-1], after])
-    assert told(steps)[-1] == "error: the game is over"
+    assert told(steps)[-1] == "error: the episode is over; this call was not run"
     assert sum(step.reward for step in steps) == 1.0
 
 

@@ -31,8 +31,15 @@ def worlds() -> list[dict[str, Any]]:
     return [{"world": name, "install": wants.get(part_of(name), ""), **known.get(name, {})} for name in names]
 
 
+def wants(name: str) -> list[str]:
+    """The settings without which a built-in world cannot be made, such as the id of `gym`."""
+    return [argument.name for argument in parts.schema(f"environments/{name}").values() if argument.required]
+
+
 def install(name: str) -> str:
-    """What must be run before a built-in world can be played here; '' where nothing must."""
+    """What must be run before a built-in world can be played here; '' where nothing must, or it wants settings."""
+    if wants(name):
+        return ""
     try:
         plays.splits(parts.build(f"environments/{name}"))
     except MissingExtra as missing:

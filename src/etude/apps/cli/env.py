@@ -31,7 +31,9 @@ def env(args: argparse.Namespace) -> int:
         return 0
     names = list(args.worlds)
     for name in parts.find("environments") if args.all else ():
-        if command := worlds.install(name):
+        if settings := worlds.wants(name):
+            print(f"{name} wants {', '.join(settings)}: etude env check '{{{name}: {{…}}}}'", file=sys.stderr)
+        elif command := worlds.install(name):
             print(f"{name} is not installed; run:  {command}", file=sys.stderr)
         else:
             names.append(name)
