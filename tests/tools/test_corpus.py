@@ -216,7 +216,7 @@ def _ensure(cache, gate) -> str:
 
 
 def test_two_processes_may_build_at_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # a new interpreter would not find this module
     with context.Manager() as manager:
         gate = manager.Barrier(2)
         with context.Pool(2) as pool:
