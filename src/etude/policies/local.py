@@ -25,7 +25,7 @@ from etude.trajectory import Message, Trajectory
 from etude.trajectory.forest import Tree, batches, forest
 
 TOKENS_PER_FORWARD = 2048  # padded tokens in one no-gradient batch
-TINY = "2"  # version of the tiny model; `etude.synthesis.tiny` raises it with every change of what it trains
+TINY = "3"  # version of the tiny model; `etude.synthesis.tiny` raises it with every change of what it trains
 
 
 def cache_directory() -> Path:
@@ -143,10 +143,12 @@ class local:
             the rows of each.
         masks: bool [P] of each sequence, by its number in `Tree.rows`. A sequence's first token has no probability and
             must not be masked in. Logits are computed for masked tokens alone.
+
+        Raises PolicyError for a model whose attention was set to another.
         """
         import torch
 
-        from etude.policies.attention import lay_out
+        from etude.policies.attention import ATTENTION, lay_out
 
         before, chosen, start = [], [], 0  # where the token lies that each masked one follows, and its id
         for tree in trees:
@@ -160,6 +162,10 @@ class local:
         )
         ids_1L, how = lay_out(trees, self.device)
         with self.lock:
+            if (attention := self.model.config._attn_implementation) != ATTENTION:  # it would let rows see each other
+                raise PolicyError(
+                    f"the model's attention is {attention!r}; rows are read as trees by {ATTENTION!r} alone"
+                )
             logprob_N, entropy_N, hidden_NC = self.score(
                 self.model, ids_1L, how, before_N, chosen_N, temperature, entropy, self.logits_at_once
             )

@@ -217,7 +217,6 @@ def train(target: Path, steps: int, seed: int = 0) -> None:
     with tempfile.TemporaryDirectory() as start:
         save(model, tokenizer, Path(start) / "tiny")
         policy = local(str(Path(start) / "tiny"))
-    policy.model.set_attn_implementation("eager")  # on rows this short it is the fastest on a processor
     learner = Learner(
         policy,
         Likelihood(),
