@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from etude.apps.merge import merge
     from etude.apps.run import Finished
     from etude.core.parts import Shelf
-    from etude.environments.base import World, tool
+    from etude.environments.functions import tool
     from etude.environments.sources import SourceWorld, State
+    from etude.environments.world import World
     from etude.protocols import Agent, Comparer, Policy, Sampling, Scorer, Task
     from etude.training.learner import Learner
     from etude.trajectory import Episode, Message, ToolCall, Trajectory
@@ -41,7 +42,7 @@ PLACES = {
     "ToolCall": "etude.trajectory",
     "Trajectory": "etude.trajectory",
     "merge": "etude.apps.merge",
-    "tool": "etude.environments.base",
+    "tool": "etude.environments.functions",
 }
 """Name -> the module that holds it."""
 __all__ = [
@@ -148,7 +149,7 @@ def world(
 
     name: a part of the shelf `environments`, with its settings: `world("desk", difficulty=2)`; or what your own world
         is called in trajectories and reports.
-    tools, tasks, score, setup, ...: what `etude.environments.base.World` is made from.
+    tools, tasks, score, setup, ...: what `etude.environments.world.World` is made from.
     solve: with tools, a task's row -> what an assistant says that solves it, turn by turn: a ToolCall, a text or a
         Message. Then `collect: {by: expert}` has demonstrations to collect.
     """
@@ -159,7 +160,7 @@ def world(
         if name is None:
             raise PartError("which world? give a name, such as 'desk', or tools=, tasks= and score= of your own")
         return recipe.build("environments", {name: settings})
-    from etude.environments.base import World
+    from etude.environments.world import World
 
     return _solved(World(**settings, name=name or "world"), solve)
 

@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 
 from etude.core.errors import EnvironmentFault, FormatError, PartError, ScoreError
-from etude.environments.base import (
-    GameSession,
-    ToolError,
-    ToolSession,
-    World,
-    acts,
-    check_call,
-    coerce_call,
-    tool,
-)
+from etude.environments.base import ToolSession, acts
+from etude.environments.functions import ToolError, check_call, coerce_call, tool
+from etude.environments.hosted import GameSession
+from etude.environments.world import World
 from etude.protocols import Observation, Task
 from etude.tools.process import Crew
 from etude.trajectory import Message, ToolCall

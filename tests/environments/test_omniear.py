@@ -8,7 +8,8 @@ import pytest
 
 from etude.core.errors import PartError
 from etude.environments import omniear
-from etude.environments.base import ToolError, acts
+from etude.environments.base import acts
+from etude.environments.functions import ToolError
 from etude.environments.omniear import ACTIONS, HELD_IN, KINDS, TOGETHER, Scene, way
 from etude.policies.scripted import scripted
 from etude.trajectory import Message

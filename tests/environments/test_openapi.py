@@ -146,7 +146,7 @@ def setup(state: State, row: dict) -> None:
 async def score(state: State, answer: str, row: dict) -> float:
     try:
         return float(await state.call("getItem", item="lamp") == str(row["count"]))
-    except etude.environments.base.ToolError:  # none was put there
+    except etude.environments.functions.ToolError:  # none was put there
         return 0.0
 
 

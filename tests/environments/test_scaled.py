@@ -7,7 +7,7 @@ import pytest
 
 from etude.core.errors import PartError
 from etude.environments import scaled
-from etude.environments.base import ToolError
+from etude.environments.functions import ToolError
 from etude.environments.scaled import THRESHOLD, Database, Unfit, domains, draw, grammar, pool, populate
 from etude.tools.toolgraph import communities
 from etude.trajectory import Message, ToolCall

@@ -11,7 +11,8 @@ import pytest
 
 from etude.core import parts
 from etude.core.errors import EnvironmentFault, MissingExtra
-from etude.environments.base import HostedSession, Tasks, ToolSession
+from etude.environments.base import Tasks, ToolSession
+from etude.environments.hosted import HostedSession
 from etude.evaluation import plays
 from etude.evaluation.conformance import CHECKS, Report, conformance
 from etude.protocols import Observation, Task

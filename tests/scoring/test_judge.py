@@ -6,7 +6,7 @@ import pytest
 
 from etude.agents.loops import native
 from etude.core.errors import PartError, ScoreError
-from etude.environments.base import World
+from etude.environments.world import World
 from etude.policies import scripted
 from etude.rollout.collect import collect
 from etude.scoring.judge import judge

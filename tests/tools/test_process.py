@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from etude.core.errors import EnvironmentFault
-from etude.environments.base import HostedSession
+from etude.environments.hosted import HostedSession
 from etude.protocols import Observation, Task
 from etude.tools.process import Crew
 from etude.trajectory import Message, ToolCall

@@ -29,7 +29,8 @@ from typing import Any
 
 from etude.core.errors import FormatError, PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Tasks, ToolError, ToolSession, tool
+from etude.environments.base import LazyTasks, Tasks, ToolSession
+from etude.environments.functions import ToolError, tool
 from etude.protocols import Observation, Task
 from etude.trajectory import Message, ToolCall
 

@@ -28,7 +28,8 @@ from typing import Any
 
 from etude.core.errors import EnvironmentFault, PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Tasks, ToolError, ToolSession
+from etude.environments.base import LazyTasks, Tasks, ToolSession
+from etude.environments.functions import ToolError
 from etude.protocols import Observation, Task
 from etude.tools import problem
 from etude.tools.problem import DONE, Problem

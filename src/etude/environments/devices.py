@@ -29,7 +29,8 @@ from typing import Any
 
 from etude.core.errors import PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Tasks, ToolError, ToolSession
+from etude.environments.base import LazyTasks, Tasks, ToolSession
+from etude.environments.functions import ToolError
 from etude.protocols import Observation, Task
 from etude.trajectory import Message, ToolCall
 

@@ -28,7 +28,8 @@ import numpy as np
 
 from etude.core.errors import EnvironmentFault, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Tasks, ToolError, ToolSession
+from etude.environments.base import LazyTasks, Tasks, ToolSession
+from etude.environments.functions import ToolError
 from etude.protocols import Observation, Step, Task
 from etude.trajectory import Message, ToolCall
 

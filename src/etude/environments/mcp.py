@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from etude.core.errors import EnvironmentFault, PartError, missing_extra
-from etude.environments.base import ToolError
+from etude.environments.functions import ToolError
 from etude.environments.sources import SourceWorld, State, checked, variables
 
 PAGES = 100  # of a list of tools: a server that names a next page for ever must not hang an episode

@@ -26,7 +26,9 @@ from typing import Any
 
 from etude.core.errors import EnvironmentFault, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import HostedSession, LazyTasks, Tasks, ToolError
+from etude.environments.base import LazyTasks, Tasks
+from etude.environments.functions import ToolError
+from etude.environments.hosted import HostedSession
 from etude.protocols import Observation, Step, Task
 from etude.tools.browser import ACTIONS, Browser, Plan, crew
 from etude.trajectory import Image, Message, ToolCall

@@ -27,7 +27,8 @@ from typing import Any
 
 from etude.core.errors import PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Speaker, Tasks, ToolError, ToolSession, acts
+from etude.environments.base import LazyTasks, Speaker, Tasks, ToolSession, acts
+from etude.environments.functions import ToolError
 from etude.protocols import Observation, Policy, Task
 from etude.trajectory import Message
 

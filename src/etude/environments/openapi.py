@@ -22,7 +22,7 @@ import httpx
 import yaml
 
 from etude.core.errors import EnvironmentFault, FormatError, PartError, suggest
-from etude.environments.base import ToolError
+from etude.environments.functions import ToolError
 from etude.environments.sources import SourceWorld, State, checked, inline
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")

@@ -29,7 +29,8 @@ import httpx
 
 from etude.core.errors import EnvironmentFault, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Tasks, ToolError, ToolSession, hashed_split
+from etude.environments.base import LazyTasks, Tasks, ToolSession, hashed_split
+from etude.environments.functions import ToolError
 from etude.environments.sources import checked
 from etude.protocols import SPLITS, Observation, Task
 from etude.trajectory import Message

@@ -30,7 +30,8 @@ import yaml
 
 from etude.core.errors import PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Tasks, ToolError, ToolSession
+from etude.environments.base import LazyTasks, Tasks, ToolSession
+from etude.environments.functions import ToolError
 from etude.protocols import Observation, Step, Task
 from etude.tools.toolgraph import communities
 from etude.trajectory import Message, ToolCall

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from etude.core.errors import FormatError
-from etude.environments.base import ToolError, ToolSession, tool
+from etude.environments.base import ToolSession
+from etude.environments.functions import ToolError, tool
 from etude.tools.corpus import By, Corpus, Hit
 from etude.tools.documents import Document
 

@@ -24,7 +24,8 @@ from typing import Any
 
 from etude.core.errors import PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Snapshot, Tasks, ToolError, ToolSession
+from etude.environments.base import LazyTasks, Snapshot, Tasks, ToolSession
+from etude.environments.functions import ToolError
 from etude.protocols import Observation, Task
 from etude.tools.sandbox import File, Sandbox
 from etude.trajectory import Message, ToolCall

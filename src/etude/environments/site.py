@@ -21,7 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from etude.core.errors import PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import HostedSession, LazyTasks, Tasks, ToolError
+from etude.environments.base import LazyTasks, Tasks
+from etude.environments.functions import ToolError
+from etude.environments.hosted import HostedSession
 from etude.protocols import Observation, Task
 from etude.tools.browser import ACTIONS, Browser, Plan, crew
 from etude.trajectory import Message, ToolCall

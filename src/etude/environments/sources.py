@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from etude.core.errors import EnvironmentFault, EtudeError, FormatError, PartError, suggest
-from etude.environments.base import World, WorldSession
+from etude.environments.world import World, WorldSession
 from etude.protocols import Observation, Task
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")

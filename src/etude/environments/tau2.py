@@ -39,7 +39,9 @@ from typing import Any
 
 from etude.core.errors import EnvironmentFault, MissingExtra, PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import HostedSession, Speaker, Tasks, check_call, coerce_call, hashed_split
+from etude.environments.base import Speaker, Tasks, hashed_split
+from etude.environments.functions import check_call, coerce_call
+from etude.environments.hosted import HostedSession
 from etude.protocols import SPLITS, Observation, Policy, Task
 from etude.tools.process import Crew
 from etude.trajectory import Message, ToolCall

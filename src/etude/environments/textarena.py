@@ -39,7 +39,8 @@ from typing import Any, NamedTuple, TypedDict
 
 from etude.core.errors import EnvironmentFault, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import HostedSession, LazyTasks, Speaker, Tasks, acts
+from etude.environments.base import LazyTasks, Speaker, Tasks, acts
+from etude.environments.hosted import HostedSession
 from etude.protocols import Observation, Policy, Sampling, Task
 from etude.tools.process import Crew
 from etude.trajectory import Message

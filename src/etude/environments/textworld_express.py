@@ -22,7 +22,8 @@ from typing import Any
 
 from etude.core.errors import EnvironmentFault, MissingExtra, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import GameSession, LazyTasks, Tasks, Told, acts
+from etude.environments.base import LazyTasks, Tasks, acts
+from etude.environments.hosted import GameSession, Told
 from etude.protocols import Task
 from etude.tools.process import Crew
 from etude.trajectory import Message

@@ -31,7 +31,9 @@ import yaml
 
 from etude.core.errors import EnvironmentFault, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.environments.base import HostedSession, LazyTasks, Tasks, ToolError
+from etude.environments.base import LazyTasks, Tasks
+from etude.environments.functions import ToolError
+from etude.environments.hosted import HostedSession
 from etude.protocols import Observation, Task
 from etude.tools.process import Crew
 from etude.tools.sql import TOOLS, Database, table

@@ -26,7 +26,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from etude.core.errors import EnvironmentFault
-from etude.environments.base import HostedSession, check_call
+from etude.environments.functions import check_call
+from etude.environments.hosted import HostedSession
 from etude.evaluation import plays
 from etude.evaluation.plays import MOST, TURNS, Actor, Play, brief, difference, dumps, opened, scripted
 from etude.evaluation.random_agent import RandomAgent
