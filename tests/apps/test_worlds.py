@@ -75,6 +75,7 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]):
     assert mine["checks"]["rewards"]["result"] == "passed"
     assert rich["checks"]["rewards"]["problems"]
     assert rich["gold"]["mean"] == 2.0
+    assert hasattr(importlib.import_module("rich"), "__path__")  # the library of that name is still what is imported
 
 
 def test_what_is_written_is_listed(capsys: pytest.CaptureFixture[str], here: Path):

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from etude.core.errors import PartError
 from etude.objectives import likelihood
+from etude.policies.attention import ATTENTION
 from etude.training.learner import Learner, rows
 from etude.training.memory import GIB, fit, peak
 from etude.trajectory.forest import forest
@@ -48,7 +49,8 @@ def policy_of(load_policy):
 
         heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
         policy = load_policy(dtype=dtype)
-        policy.model = LlamaForCausalLM(LlamaConfig(vocab_size=320, **heads, **sizes)).to(policy.dtype).eval()
+        config = LlamaConfig(vocab_size=320, attn_implementation=ATTENTION, **heads, **sizes)
+        policy.model = LlamaForCausalLM(config).to(policy.dtype).eval()
         return policy
 
     return make
