@@ -31,6 +31,9 @@ evidence:
 """
 
 
+MEASURED = "[tokens, success, prompt, {success: {difficulty: 0}}, {difference: [prompt, success]}]"
+
+
 @pytest.fixture
 def study(tmp_path: Path, tiny_model_directory, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
@@ -39,7 +42,9 @@ def study(tmp_path: Path, tiny_model_directory, monkeypatch):  # noqa: F811
     config = json.loads(Path("model/config.json").read_text())  # a token a byte: questions are long
     Path("model/config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
 
-    def write(measure: str = "[tokens, success, prompt, {success: {difficulty: 0}}]") -> str:
+    def write(
+        measure: str = "[tokens, success, prompt, {success: {difficulty: 0}}, {difference: [prompt, success]}]",
+    ) -> str:
         Path("study.yaml").write_text(STUDY.format(model=tmp_path / "model", measure=measure))
         return "study.yaml"
 
@@ -52,9 +57,11 @@ def test_a_study_is_run_written_and_found_again(study, monkeypatch):
     assert told == json.loads(json.dumps(made.to_json()))
     assert shows_effect(told)
     assert list(told["arms"]) == ["base", "recipe", "still", "prompted"]
-    assert told["measures"] == ["tokens", "success", "prompt", "success of difficulty 0"]
-    assert len(told["figures"]) == 4 * 3
+    assert told["measures"] == ["tokens", "success", "prompt", "success of difficulty 0", "prompt less success"]
+    assert len(told["figures"]) == 5 * 3
     arms = told["arms"]
+    differences = np.array(arms["recipe"]["prompt"]) - np.array(arms["recipe"]["success"])
+    assert arms["recipe"]["prompt less success"] == pytest.approx(differences)
     assert all(len(values) == 3 for arm in arms.values() for values in arm.values())
     assert arms["still"]["tokens"] == arms["base"]["tokens"]  # a learning rate of 0 changes nothing
     assert arms["recipe"]["tokens"] != arms["base"]["tokens"]

@@ -7,8 +7,10 @@ import pytest
 
 from etude.core.errors import EtudeError
 from etude.evaluation.statistics import (
+    STATISTICS,
     Figure,
     cohen_kappa,
+    difference,
     distinct_n,
     expected_calibration_error,
     mean_interval,
@@ -171,3 +173,14 @@ def test_a_figure_survives_json_and_weighs_by_tokens():
     assert figure.of(["short"]) == pytest.approx(math.e)
     assert math.isnan(Figure({}).value)
     assert Figure.from_json(json.loads(json.dumps(figure.to_json()))) == figure
+
+
+def test_a_difference_is_of_two_figures_over_the_items_of_both():
+    one = Figure({"a": (1.0,), "b": (0.0,), "c": (1.0,)})
+    other = Figure({"c": (0.0, 2.0), "d": (3.0, 4.0)}, "ratio")
+    found = difference(one, other)
+    assert found.value == pytest.approx(one.value - other.value)
+    count_1N = np.array([[0.0, 2.0, 1.0, 1.0]])  # the items drawn anew: b twice, c and d once
+    assert STATISTICS["difference"](count_1N, found.rows_NK(list("abcd")))[0] == pytest.approx(1 / 3 - 3 / 6)
+    with pytest.raises(EtudeError, match="exp_ratio"):
+        difference(one, Figure({"a": (1.0, 1.0)}, "exp_ratio"))

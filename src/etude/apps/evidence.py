@@ -6,8 +6,9 @@
       seeds: 3
 
 Every arm is run with every seed in `runs/evidence`, where finished runs are found again. A measure is a row of the
-report after practice, one of MEASURES, or `{row: {key: values}}`: the row on those tasks alone whose meta holds such a
-value. A figure is the difference recipe - arm of one measure; the arm `base` is the policy before practice.
+report after practice, one of MEASURES, `{row: {key: values}}`, the row on those tasks alone whose meta holds such a
+value, or `{difference: [one, other]}` of two of these. A figure is the difference recipe - arm of one measure; the arm
+`base` is the policy before practice.
 
 Its interval comes from a bootstrap that draws seeds and items anew, each with replacement and both crossed (Owen 2007,
 "The pigeonhole bootstrap", arXiv:0712.1111); with three seeds it is rather too narrow. A study that does not compare
@@ -36,7 +37,7 @@ from etude.core.errors import EtudeError, RecipeError, suggest
 from etude.core.recipe import Recipe
 from etude.core.rundir import atomic_write, run_id, status
 from etude.evaluation.report import Report, load_report
-from etude.evaluation.statistics import STATISTICS, Figure, Interval
+from etude.evaluation.statistics import STATISTICS, Figure, Interval, difference
 from etude.trajectory import Episode, Trajectory
 from etude.trajectory.store import Store
 
@@ -261,6 +262,8 @@ def _label(measure: Any) -> str:
     if isinstance(measure, str):
         return measure
     ((row, chosen),) = measure.items()
+    if row == "difference":
+        return " less ".join(map(_label, chosen))
     return f"{row} of " + ", ".join(f"{key} {', '.join(map(str, _listed(value)))}" for key, value in chosen.items())
 
 
@@ -272,6 +275,8 @@ def _measured(path: Path, report: Report, when: str, measures: list[Any]) -> dic
 
 def _figure(report: Report, when: str, trajectories: Sequence[Trajectory], measure: Any) -> Figure:
     row, chosen = (measure, {}) if isinstance(measure, str) else next(iter(measure.items()))
+    if row == "difference":
+        return difference(*(_figure(report, when, trajectories, one) for one in chosen))
     if row in MEASURES:
         counted = {t.task: np.sum([MEASURES[row](t, e) for e in t.episodes], 0) for t in trajectories}
         items = {task: tuple(map(float, pair)) for task, pair in counted.items()}
@@ -306,16 +311,16 @@ def crossed_bootstrap(
     ids = [i for i in before[0].items if all(i in f.items for f in (*before, *after))]
     of, random = STATISTICS[before[0].statistic], np.random.default_rng(seed)
 
-    def difference_DS(count_DN: np.ndarray) -> np.ndarray:
+    def differences_DS(count_DN: np.ndarray) -> np.ndarray:
         pairs = zip(before, after, strict=True)
         return np.stack([of(count_DN, a.rows_NK(ids)) - of(count_DN, b.rows_NK(ids)) for b, a in pairs], 1)
 
     N, S = len(ids), len(before)
     count_DN = random.multinomial(N, np.full(N, 1 / N), size=draws).astype(np.float64)
     share_DS = random.multinomial(S, np.full(S, 1 / S), size=draws) / S
-    mean_D = (difference_DS(count_DN) * share_DS).sum(1)
+    mean_D = (differences_DS(count_DN) * share_DS).sum(1)
     low, high = np.quantile(mean_D, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(difference_DS(np.ones((1, N))).mean()), float(low), float(high))
+    return Interval(float(differences_DS(np.ones((1, N))).mean()), float(low), float(high))
 
 
 # -- where and when ---------------------------------------------------------------------------------------------------

@@ -45,12 +45,12 @@ def build(name: str) -> Any:
     file = Path(place).resolve()
     if not file.is_file():
         raise PartError(f"no file {place!r} to take the world {thing!r} from")
-    name = f"own_{file.stem}"  # a file may be called as a library is, and must not stand in for it
-    spec = importlib.util.spec_from_file_location(name, file)
+    alias = f"own_{file.stem}"  # a file may be called as a library is, and must not stand in for it
+    spec = importlib.util.spec_from_file_location(alias, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[alias] = module  # dataclasses look their module up
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))  # as for a script, whose neighbours can be imported
     spec.loader.exec_module(module)

@@ -46,7 +46,8 @@ class Figure:
     items: dict[str, tuple[float, ...]] = field(repr=False)
     """Item id -> its numbers, as many as the statistic reads."""
     statistic: str = "mean"
-    """Of `mean` (x), `ratio` (total, count), `exp_ratio` (the same), `ece` (confidence, correct)."""
+    """Of `mean` (x), `ratio` (total, count), `exp_ratio` (the same), `ece` (confidence, correct), `difference` (the
+    total and count of one ratio, then those of another that is taken from it)."""
     unit: str = ""
     """`share` is shown in percent; anything else is shown as a number."""
     higher_is_better: bool = True
@@ -96,12 +97,34 @@ def _ece(count_DN: np.ndarray, rows_NK: np.ndarray, bins: int = 10) -> np.ndarra
     return np.abs(count_DN @ gap_NB).sum(1) / count_DN.sum(1)
 
 
+def _difference(count_DN: np.ndarray, rows_NK: np.ndarray) -> np.ndarray:
+    return _ratio(count_DN, rows_NK[:, :2]) - _ratio(count_DN, rows_NK[:, 2:])
+
+
 STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "mean": _mean,
     "ratio": _ratio,
     "exp_ratio": _exp_ratio,
     "ece": _ece,
+    "difference": _difference,
 }
+
+
+def difference(one: Figure, other: Figure) -> Figure:
+    """How far one figure is above another, over the items of both. Raises EtudeError for others than means and ratios.
+
+    >>> difference(Figure({"a": (1.0,), "b": (0.0,)}), Figure({"c": (0.25,)})).value
+    0.25
+    """
+    items: dict[str, tuple[float, ...]] = {}
+    for place, figure in enumerate((one, other)):
+        if figure.statistic not in ("mean", "ratio"):
+            raise EtudeError(f"a difference is of means or ratios, not of {figure.statistic!r}")
+        for item, row in figure.items.items():
+            pair = (*row, 1.0)[:2]
+            before = items.get(item, (0.0,) * 4)
+            items[item] = (*pair, *before[2:]) if place == 0 else (*before[:2], *pair)
+    return Figure(items, "difference", one.unit, one.higher_is_better)
 
 
 # -- intervals -----------------------------------------------------------------------------------------------------
