@@ -518,6 +518,7 @@ async def test_a_world_of_few_sessions_is_played_with_as_many():
 WHOLE = {  # worlds that want a setting
     "gym": "{gym: {id: FrozenLake-v1, reward_range: [0, 1]}}",
     "lessons": "{lessons: {world: devices}}",
+    "scaled": "{scaled: {train: 200}}",  # its tasks are drawn one by one
 }
 
 

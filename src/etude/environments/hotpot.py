@@ -10,7 +10,6 @@ for the training set is not in the package; supporting facts are not asked for.
 """
 
 import functools
-import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from typing import Any, Literal
 
 from etude.core.errors import MissingExtra, PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import Tasks
+from etude.environments.base import Tasks, hashed_split
 from etude.environments.searching import SETS, SearchSession, ToolSet
 from etude.protocols import Observation, Task
 from etude.tools.answers import marked, overlap, words
@@ -74,7 +73,7 @@ class hotpot(Tasks):
         """The questions of `train`, `dev` or `test`, in the data's order. Raises PartError for another split."""
         if split not in SPLITS:
             raise PartError(f"environments/hotpot has no split {split!r}; {suggest(split, SPLITS)}")
-        return [self._make(row, split) for row in _questions() if _split(row["id"]) == split]
+        return [self._make(row, split) for row in _questions() if hashed_split(row["id"]) == split]
 
     def _make(self, row: dict[str, Any], split: str) -> Task:
         question = row["question"].lower()
@@ -126,11 +125,6 @@ class HotpotSession(SearchSession):
 
 def _words(text: str) -> list[str]:
     return words(text) or text.lower().split()  # of "The The" the normalisation leaves nothing
-
-
-def _split(identity: str) -> str:
-    place = int(hashlib.sha256(identity.encode()).hexdigest(), 16) % 10
-    return "train" if place < 8 else "dev" if place == 8 else "test"
 
 
 def _file() -> Path:

@@ -30,7 +30,7 @@ import yaml
 
 from etude.core.errors import PartError, suggest
 from etude.core.parts import part
-from etude.environments.base import LazyTasks, Tasks, ToolSession
+from etude.environments.base import LazyTasks, Tasks, ToolSession, hashed_split
 from etude.environments.functions import ToolError
 from etude.protocols import Observation, Step, Task
 from etude.tools.toolgraph import communities
@@ -367,8 +367,8 @@ class scaled(Tasks):
             calls = [call for some in data["calls"] for call in some]
             if split == "hard" and len(calls) < 3:
                 continue
-            if general and _home(data) != split:
-                continue
+            if general and hashed_split(" ".join(data["wishes"])) != split:
+                continue  # a request belongs to the split that its words fall into, so no two splits hold the same one
             ops = {tool.name: tool.op for tool in domain.tools}
             skills = tuple(dict.fromkeys(ops[name] for name, _ in calls))
             return Task(identity, self, split, data, domain.name, float(len(calls)), skills, "scaled.yaml")
@@ -406,12 +406,6 @@ def draw(domain: Domain, rng: random.Random, lengths: Sequence[int]) -> dict[str
         "answers": [each.answer for each in walks],
         "state": database.digest(),
     }
-
-
-def _home(data: dict[str, Any]) -> str:
-    """A request belongs to the split that its words fall into, so no two splits ever hold the same one."""
-    place = int(hashlib.sha256(" ".join(data["wishes"]).encode()).hexdigest(), 16) % 10
-    return "train" if place < 8 else "dev" if place == 8 else "test"
 
 
 # -- episodes --------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.core.cache import cache_directory
 from etude.core.errors import PartError, missing_extra, suggest
 from etude.core.parts import part
 from etude.environments.base import LazyTasks, Tasks, acts
@@ -183,7 +184,7 @@ def _made(challenge: str, settings: dict[str, Any], seed: int) -> Path:
     from textworld.challenges import CHALLENGES as MAKERS  # pyright: ignore
     from textworld.generator import compile_game  # pyright: ignore
 
-    cache = Path(os.environ.get("ETUDE_CACHE", Path.home() / ".cache" / "etude")) / f"textworld-{VERSION}"
+    cache = cache_directory() / f"textworld-{VERSION}"
     digest = hashlib.sha256(json.dumps([challenge, settings, seed], sort_keys=True).encode()).hexdigest()[:12]
     folder = cache / f"{challenge}-{seed}-{digest}"
     if not folder.exists():

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from etude.core.cache import cache_directory
 from etude.core.errors import PolicyError, missing_extra
 from etude.core.parts import part
 from etude.policies.base import act
@@ -26,11 +27,6 @@ from etude.trajectory.forest import Tree, batches, forest
 
 TOKENS_PER_FORWARD = 2048  # padded tokens in one no-gradient batch
 TINY = "3"  # version of the tiny model; `etude.synthesis.tiny` raises it with every change of what it trains
-
-
-def cache_directory() -> Path:
-    """Where converted and trained models are kept: $ETUDE_CACHE, or ~/.cache/etude."""
-    return Path(os.environ.get("ETUDE_CACHE", Path.home() / ".cache" / "etude"))
 
 
 def tiny_directory() -> Path:

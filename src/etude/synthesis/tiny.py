@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from etude.core.cache import cache_directory
 from etude.core.progress import progress
 from etude.objectives.likelihood import Likelihood
-from etude.policies.local import cache_directory, computes_bfloat16, local, save, tiny_directory
+from etude.policies.local import computes_bfloat16, local, save, tiny_directory
 from etude.rendering import tools as plain
 from etude.synthesis import primer
 from etude.training.learner import Learner, Row
@@ -186,7 +187,7 @@ class Lessons:
 def ensure(cache: Path | None = None, *, steps: int = STEPS) -> Path:
     """The directory of the tiny model; trained first where it is not there yet, which takes two to three minutes.
 
-    cache: where models are kept, by default `policies.local.cache_directory()`.
+    cache: where models are kept, by default `core.cache.cache_directory()`.
     steps: optimiser steps; fewer make a model without skill, for tests.
     """
     name = tiny_directory().name if steps == STEPS else f"{tiny_directory().name}-{steps}-steps"

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from etude.core.cache import cache_directory
 from etude.core.errors import FormatError, PartError, suggest
 from etude.tools import embed, ranking
 from etude.tools.documents import Document, Section, passages
@@ -96,7 +97,7 @@ class Corpus:
             sections = [(section.path, section.text) for section in document.sections]
             row = [document.id, document.title, sections, document.meta]
             digest.update(encode(row).encode())
-        cache = cache or Path(os.environ.get("ETUDE_CACHE", Path.home() / ".cache" / "etude")) / "corpora"
+        cache = cache or cache_directory() / "corpora"
         target = cache / digest.hexdigest()[:24]
         if not target.exists():
             cache.mkdir(parents=True, exist_ok=True)

