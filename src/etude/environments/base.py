@@ -312,9 +312,6 @@ def invented_names(rng: random.Random, count: int, without: Collection[str] = ()
     return list(found)
 
 
-# -- a world of one's own functions ----------------------------------------------------------------------------------
-
-
 def digest(text: str) -> str:
     """Twelve hexadecimal digits that stand for a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
