@@ -236,6 +236,10 @@ class Run(Protocol):
         """Put messages into the context."""
         ...
 
+    def anew(self) -> None:
+        """Begin an empty context. What was said in the one before it stays the episode's, and is trained with it."""
+        ...
+
     async def act(self, **changes: Any) -> Action:
         """Let the policy speak; what it says is appended to the record.
 
@@ -252,6 +256,9 @@ class Agent(Protocol):
     """A loop around a policy: what it is shown, how its words become actions."""
 
     async def __call__(self, run: Run, first: Observation) -> None: ...
+
+    # An agent that asks its policy for more than the world's actions may have `script(solution)`: all that a policy
+    # says in this loop to play a world's solution, in order.
 
 
 # -- scores, credit, loss ------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import numpy as np
 from etude.apps import measure
 from etude.apps.stages import STAGES, fill, prepare
 from etude.apps.tasks import draw, pool_of
-from etude.apps.work import Work, model_of
+from etude.apps.work import Work, model_of, script_of
 from etude.core.errors import EtudeError
 from etude.core.progress import stopping
 from etude.core.recipe import Recipe
@@ -311,7 +311,8 @@ async def stand_ins(work: Work, tasks: Sequence[Task], group: int = 1) -> Played
 
     start = time.perf_counter()
     try:
-        script = scripted({task.id: task.environment.solve(task, work.seed) for task in tasks})  # type: ignore[attr-defined]
+        said = script_of(work.agent)
+        script = scripted({task.id: said(task.environment.solve(task, work.seed)) for task in tasks})  # type: ignore[attr-defined]
         guessed = False
     except (AttributeError, EtudeError):
         script, guessed = scripted(lambda dialogue: Message("assistant", "")), True
@@ -330,17 +331,23 @@ def _count(played: Played) -> None:
     read, rows, seen = [], [], []
     for trajectory in played.trajectories:
         for g, episode in enumerate(trajectory.episodes):
-            nodes = [trajectory.nodes[n] for n in trajectory.path(episode.leaf)]
-            ids_P = trajectory.ids_P(episode.leaf)
-            turns = [int(n.sampled_T.sum()) for n in nodes if n.sampled_T is not None and n.sampled_T.any()]
-            first = int(np.argmax(np.concatenate([n.sampled_T for n in nodes if n.sampled_T is not None])))
-            prompt = ids_P[:first]
-            shared = first - 1 if g else max((common(prompt, other) for other in seen), default=0)
-            read.append(len(ids_P) - sum(turns) - min(shared, first - 1))
-            rows.append(len(ids_P))
+            turns, unread, length = list[int](), 0, 0
+            for leaf in (*episode.rewritten, episode.leaf):
+                nodes = [trajectory.nodes[n] for n in trajectory.path(leaf)]
+                ids_P = trajectory.ids_P(leaf)
+                said = [int(n.sampled_T.sum()) for n in nodes if n.sampled_T is not None and n.sampled_T.any()]
+                first = int(np.argmax(np.concatenate([n.sampled_T for n in nodes if n.sampled_T is not None])))
+                prompt = ids_P[:first]
+                shared = first - 1 if g else max((common(prompt, other) for other in seen), default=0)
+                unread += len(ids_P) - sum(said) - min(shared, first - 1)
+                length += len(ids_P)
+                played.longest = max(played.longest, len(ids_P))
+                turns += said
+                seen += [] if g else [prompt]
+            read.append(unread)
+            rows.append(length)
             played.turns.append(turns)
-            seen += [] if g else [prompt]
-    played.prefilled, played.row, played.longest = float(np.mean(read)), float(np.mean(rows)), max(rows)
+    played.prefilled, played.row = float(np.mean(read)), float(np.mean(rows))
 
 
 def _repeated(trajectories: Sequence[Trajectory], count: int) -> list[Trajectory]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from etude.apps.tasks import draw, pool_of, stream_seed
-from etude.apps.work import Work, expert_of, model_of
+from etude.apps.work import Work, expert_of, model_of, script_of
 from etude.core.errors import RecipeError
 from etude.core.progress import progress
 from etude.core.recipe import PartName
@@ -53,11 +53,11 @@ async def collect(
     if by not in ("expert", "policy"):
         raise RecipeError(f"collect.by is {by!r}; it is 'expert' or 'policy'")
     tasks = draw(work, pool_of(work, split, where), -(-episodes // group), stream=work.phase)
-    expert = None
+    loop, expert = work.build("agents/loops", agent) if agent else None, None
     if by == "expert":
-        solve = expert_of(work.environment)
+        solve, script = expert_of(work.environment), script_of(loop or work.agent)
         said = {
-            task.id: with_slips(solve(task, work.seed), slips, mend=mend, seed=f"{work.seed} {task.id}")
+            task.id: script(with_slips(solve(task, work.seed), slips, mend=mend, seed=f"{work.seed} {task.id}"))
             for task in tasks
         }
         expert, max_turns = scripted(said), 99
@@ -65,7 +65,7 @@ async def collect(
         made = await work.play(
             tasks,
             policy=expert,
-            agent=work.build("agents/loops", agent) if agent else None,
+            agent=loop,
             group=group,
             sampling=Sampling(max_tokens, temperature),
             seed=work.seed + work.phase,
@@ -576,6 +576,7 @@ def fill(work: Work, data: list[Trajectory]) -> list[Trajectory]:
     if hasattr(work.policy, "renderer"):
         for trajectory in data:
             for episode in trajectory.episodes:
+                episode.rewritten = [work.policy.renderer.fill(trajectory, leaf) for leaf in episode.rewritten]
                 episode.leaf = work.policy.renderer.fill(trajectory, episode.leaf, rewritten=episode.rewritten)
     return data
 

@@ -13,7 +13,7 @@ from etude.core.progress import Stop
 from etude.core.rundir import RunDirectory
 from etude.protocols import Agent, Environment, Policy, Task
 from etude.training import distributed
-from etude.trajectory import Trajectory
+from etude.trajectory import Message, Trajectory
 from etude.trajectory.store import Store
 
 
@@ -250,6 +250,11 @@ def expert_of(environment: Environment) -> Callable[..., Sequence[Any]]:
     if solve is None:
         raise EnvironmentFault(f"environment {environment.name!r} has no expert; collect by: policy, or import logs")
     return solve
+
+
+def script_of(agent: Agent) -> Callable[[Sequence[Message]], Sequence[Message]]:
+    """What a policy says in this loop to play a world's solution: just that, unless the loop asks for more."""
+    return getattr(agent, "script", lambda solution: solution)
 
 
 def model_of(policy: Policy) -> Any:

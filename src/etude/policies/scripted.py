@@ -17,7 +17,8 @@ class scripted:
     """Assistant messages in their order, or a function of the dialogue.
 
     The turn is counted on the path itself, so that one policy serves many episodes at once, and a branch goes on from
-    where it left the script. Its actions hold no tokens.
+    where it left the script; where an episode is alone in its trajectory, the contexts that it has left count too. Its
+    actions hold no tokens.
     """
 
     messages: Sequence[Message] | Mapping[str, Sequence[Message]] | Callable[[list[Message]], Message]
@@ -35,7 +36,8 @@ class scripted:
         if callable(self.messages):
             return leaf, Action(self.messages(trajectory.dialogue(leaf)))
         messages = self.messages[trajectory.task] if isinstance(self.messages, Mapping) else self.messages
-        turn = sum(trajectory.nodes[n].sampled for n in trajectory.path(leaf))
+        left = trajectory.episodes[0].rewritten if len(trajectory.episodes) == 1 else []
+        turn = sum(trajectory.nodes[n].sampled for n in {n for at in (*left, leaf) for n in trajectory.path(at)})
         if turn >= len(messages):
             raise PolicyError(
                 f"trajectory {trajectory.id}: turn {turn + 1} is beyond the script's {len(messages)} messages;"

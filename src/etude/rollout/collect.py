@@ -77,6 +77,11 @@ class EpisodeRun:
                 return n
         return None
 
+    def anew(self) -> None:
+        if self.leaf is not None:
+            self.episode.rewritten.append(self.leaf)
+            self.leaf = None
+
     async def act(self, **changes: Any) -> Action:
         seed = int(np.random.SeedSequence([self.episode.seed, self.episode.turns]).generate_state(1, np.uint64)[0])
         sampling = replace(self.sampling, **changes)
