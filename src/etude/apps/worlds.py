@@ -1,5 +1,6 @@
 """Which worlds there are, whether they can be played here, and what is known of each: `evidence/worlds/NAME.json`."""
 
+import contextlib
 import datetime
 import json
 import math
@@ -19,7 +20,7 @@ from etude.core.rundir import atomic_write
 from etude.evaluation import plays
 from etude.evaluation.conformance import AT_ONCE, Report, conformance
 from etude.evaluation.statistics import mean_interval
-from etude.protocols import Sampling
+from etude.protocols import Sampling, Task
 
 ANSWER = Sampling(max_tokens=128, temperature=0.0)  # of a policy that is scored
 
@@ -51,6 +52,14 @@ def command(name: str) -> str:
     """What a built-in world says must be installed for it, whether it is or not; '' where it needs nothing."""
     commands = getattr(sys.modules[parts.load(f"environments/{name}").__module__], "INSTALL", "")
     return commands if isinstance(commands, str) else " && ".join(commands)
+
+
+def reference_tasks(world: Any) -> list[Task]:
+    """On what a world's references are measured: the tasks of `dev`, and of `domains` where it has that split."""
+    found = list(world.tasks("dev"))
+    with contextlib.suppress(EtudeError):  # how a world says that it has no such split
+        found += world.tasks("domains")
+    return found
 
 
 def part_of(name: str) -> str:

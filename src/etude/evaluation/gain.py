@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from etude.core.errors import EtudeError
+from etude.evaluation.normalise import known, normalised
 from etude.evaluation.statistics import Figure, pass_at_k
 from etude.trajectory import Boundary, Episode, Trajectory, episodes
 
@@ -40,6 +41,8 @@ class TaskSet:
     """Task -> mean turns of its counted episodes."""
     tokens: dict[str, float] = field(default_factory=dict)
     """Task -> mean sampled tokens of its counted episodes."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Task -> mean normalised score of its counted episodes, where its world has references."""
     failures: dict[str, int] = field(default_factory=dict)
     """Boundary -> episodes that failed there; `unrewarded` for those that ended without a reward."""
     episodes: int = 0
@@ -47,12 +50,15 @@ class TaskSet:
     """Share of the tasks that an agent solves by doing nothing, where it was measured."""
 
     def figures(self, ids: Sequence[str], k: Sequence[int] = ()) -> dict[str, Figure]:
-        """`success`, `pass@k` for each k, `turns`, `tokens`, over those of the tasks that have counted episodes."""
+        """`success`, `pass@k` for each k, `turns`, `tokens`, over those of the tasks that have counted episodes; and
+        `normalised score`, where all of these have one."""
         attempts = {i: self.attempts[i] for i in ids if self.attempts[i][1]}
         figures = {"success": Figure({i: (c / n,) for i, (c, n) in attempts.items()}, unit="share")}
         for size in k:
             items = {i: (pass_at_k(n, c, size),) for i, (c, n) in attempts.items()}
             figures[f"pass@{size}"] = Figure(items, unit="share")
+        if attempts and all(i in self.scores for i in attempts):
+            figures["normalised score"] = Figure({i: (self.scores[i],) for i in attempts})
         figures["turns"] = Figure({i: (self.turns[i],) for i in attempts}, unit="turns", higher_is_better=False)
         figures["tokens"] = Figure({i: (self.tokens[i],) for i in attempts}, unit="tokens", higher_is_better=False)
         return figures
@@ -97,7 +103,13 @@ def _count(trajectories: Sequence[Trajectory], threshold: float, floor: float | 
         success = solved(episode, threshold)
         if success is not None:
             by_task[trajectory.task].append((success, episode))
+    references = {t.task: known(t.environment).get(t.meta.get("domain", "")) for t in trajectories}
     return TaskSet(
+        scores={
+            task: sum(normalised(e.reward or 0.0, reference) for _, e in rows) / len(rows)
+            for task, rows in by_task.items()
+            if rows and (reference := references[task])
+        },
         attempts={task: (sum(s for s, _ in rows), len(rows)) for task, rows in by_task.items()},
         turns={task: sum(e.turns for _, e in rows) / len(rows) for task, rows in by_task.items() if rows},
         tokens={task: sum(e.tokens_sampled for _, e in rows) / len(rows) for task, rows in by_task.items() if rows},

@@ -17,9 +17,11 @@ SHOWN = 3  # problems of one check
 
 
 def env(args: argparse.Namespace) -> int:
-    """`list`, `check` with names, or `serve` with one."""
+    """`list`, `check` with names, `serve` with one, or `references` of one."""
     if args.action == "serve":
         return serve(args)
+    if args.action == "references":
+        return _references(args)
     if args.action == "list":
         if args.worlds:
             raise EtudeError(f"env list takes no name (given {args.worlds[0]!r}); `etude env check` does")
@@ -43,6 +45,23 @@ def env(args: argparse.Namespace) -> int:
     if args.json:
         print_json([worlds.to_json(name, report) for name, report in reports.items()])
     return 0 if all(report.passed for report in reports.values()) else 1
+
+
+def _references(args: argparse.Namespace) -> int:
+    from etude.evaluation import normalise, plays
+
+    if len(args.worlds) != 1:
+        raise EtudeError(f"env references takes one world (given {len(args.worlds)}); `etude env list` shows them")
+    world = plays.build(args.worlds[0])
+    found = asyncio.run(normalise.measure(world, worlds.reference_tasks(world)))
+    file = normalise.write(world.name, found)
+    if args.json:
+        print_json(found)
+    else:
+        rows = [[d, f"{r['random']:.3f}", f"{r['oracle']:.3f}", str(r["episodes"])] for d, r in found.items()]
+        print_table(("domain", "random", "oracle", "episodes"), rows)
+        print(f"written to {file}")
+    return 0
 
 
 def _check(name: str, args: argparse.Namespace) -> Report:

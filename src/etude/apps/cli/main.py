@@ -110,8 +110,9 @@ def parser() -> argparse.ArgumentParser:
     parts.add_argument("path", nargs="?", help="a shelf (credit) or a part (credit/rloo)")
 
     env = verb("env", "env.env", "list the worlds and what they pay, check that worlds keep their word, or serve one")
-    about = "list: what there is; check: play a world and judge it; serve: make it an MCP server"
-    env.add_argument("action", choices=["list", "check", "serve"], help=about)
+    about = "list: what there is; check: play a world and judge it; serve: make it an MCP server; references: measure "
+    about += "what chance and the oracle earn in each domain, for normalised scores"
+    env.add_argument("action", choices=["list", "check", "serve", "references"], help=about)
     env.add_argument("worlds", nargs="*", metavar="WORLD", help="desk, '{desk: {difficulty: 3}}' or file.py:NAME")
     env.add_argument("--all", action="store_true", help="check every built-in world that is installed")
     env.add_argument("--episodes", type=int, default=24, metavar="N", help="of each baseline (default: 24)")
@@ -124,6 +125,13 @@ def parser() -> argparse.ArgumentParser:
     env.add_argument("--http", action="store_true", help="serve: over HTTP to whoever brings the token, not over stdio")
     env.add_argument("--port", type=int, default=0, help="serve: where (default: any free one)")
     env.add_argument("--token", help="serve: the token (default: $ETUDE_TOKEN, else a new one, which stderr tells)")
+
+    arena = verb("arena", "arena.arena", "let policies play board games against each other, and rate them")
+    arena.add_argument("policies", nargs="+", metavar="P", help="short names, directories or runs; `chance` for draws")
+    arena.add_argument("--games", nargs="+", default=["nim", "tictactoe", "four"], metavar="GAME", help="which")
+    arena.add_argument("--battles", type=int, default=10, metavar="N", help="of each two in each game (default: 10)")
+    arena.add_argument("--agent", default="native", metavar="LOOP", help="the loop that all play in (default: native)")
+    arena.add_argument("--seed", type=int, default=0, help="of the games (default: 0)")
 
     runs = verb("runs", "listings.runs", "list runs, where they stand and what they showed")
     runs.add_argument("folder", nargs="?", default="runs", help="where the run directories are (default: runs)")
