@@ -256,7 +256,7 @@ class Hunt(Game):
     MOVES: ClassVar = {"north": (0, -1), "south": (0, 1), "east": (1, 0), "west": (-1, 0)}
 
     def __init__(self, rng: random.Random):
-        cells = [*itertools.product(range(self.SIZE), repeat=2)]
+        cells = [(x, y) for x in range(self.SIZE) for y in range(self.SIZE)]
         while True:
             self.you, self.gem, self.wolf = rng.sample(cells, 3)
             self.moves, self.caught = 0, False

@@ -18,7 +18,6 @@ from etude.protocols import Agent, Policy, Sampling
 from etude.rollout.collect import collect
 from etude.trajectory import Message, ToolCall, Trajectory
 
-
 GREEDY = Sampling(max_tokens=64, temperature=0.0)
 
 
