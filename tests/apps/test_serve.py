@@ -203,3 +203,47 @@ def test_without_the_token_nothing_is_served(address):
         assert httpx.post(address, json=asked, headers=headers).status_code == 401
     assert httpx.post(address, json=asked, headers={"Authorization": "Bearer t0ken"}).status_code != 401
     assert address.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.exact(34)
+async def test_games_through_mcp_are_the_games_themselves():
+    """The same seeds and actions, chance's, the oracle's and a wrong one, give the same traces and scores."""
+    import random
+
+    from mcp import Client, StdioServerParameters, stdio_client
+
+    from etude.environments.arcade import GAMES, arcade
+
+    async def here(task: Any, says: list[Message]) -> tuple[list[str], float]:
+        session = task.environment.open()
+        traced, reward = [m.content for m in (await session.reset(task, 0)).messages], 0.0
+        for message in says:
+            step = await session.step(message)
+            traced, reward = traced + [m.content for m in step.observation.messages], reward + step.reward
+        return traced, reward
+
+    async def there(connected: Any, task: Any, says: list[Message]) -> tuple[list[str], float]:
+        traced = (await said(connected, "begin", task=task.id)).split("\n\n")
+        for message in says:
+            traced.append(await said(connected, "act", **message.tool_calls[0].arguments))
+        traced[-1], _, over = traced[-1].rpartition("\n")
+        return traced, json.loads(over)["reward"]
+
+    async def by_chance(task: Any) -> list[Message]:
+        chance, session, made, done = random.Random(task.id), task.environment.open(), list[Message](), False
+        await session.reset(task, 0)
+        while not done:
+            made.append(chance.choice(session.legal()))
+            if len(made) == 2:
+                made[-1] = Message("assistant", tool_calls=(ToolCall("act", {"action": "fly"}, "call_2"),))
+            done = (await session.step(made[-1])).done
+        return made
+
+    games = ", ".join(GAMES)
+    command = [*SERVE[1:], f"{{arcade: {{games: [{games}], held: []}}}}", "--split", "test"]
+    server = StdioServerParameters(command=SERVE[0], args=command, env={"PYTHONPATH": SOURCES})
+    world = arcade(games=list(GAMES), held=[])
+    async with Client(stdio_client(server), mode="legacy") as connected:
+        for task in world.tasks("test")[: 2 * len(GAMES)]:
+            for says in (await by_chance(task), list(world.solve(task, 0))):
+                assert await there(connected, task, says) == await here(task, says), task.id

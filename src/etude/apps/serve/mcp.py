@@ -39,13 +39,14 @@ class Play:
         self.tasks, self.session = tasks, tasks.environment.open()
         self.first = ""
         self.reward: float | None = None
+        self.earned = 0.0
         self.calls = 0
         self.turn = asyncio.Lock()  # a client may send several calls at once; an episode is one call after another
 
     async def begin(self, id: str = "") -> str:
         """Begin a task and say what is to be done."""
         task = self.tasks.find(id) if id else self.tasks.next()
-        self.reward = None
+        self.reward, self.earned = None, 0.0
         seen = await self.session.reset(task, 0)
         if seen.array is not None:
             raise PartError(f"environment {self.tasks.environment.name!r} shows arrays; MCP has words alone")
@@ -90,8 +91,9 @@ class Play:
     async def _step(self, action: Message) -> str:
         step = await self.session.step(action)
         said = [message.content for message in step.observation.messages]
+        self.earned += step.reward or 0.0
         if step.done:
-            self.reward = step.reward or 0.0
+            self.reward = self.earned  # some worlds pay step by step
             said.append(self._over())
         return "\n".join(said)
 
