@@ -161,3 +161,10 @@ def test_the_query_of_the_store(tmp_path, monkeypatch):
     ((_, _, query),) = blocks("docs/formats.md", "sql")
     rows = duckdb.sql(query).fetchall()
     assert rows == [("desk", "test", 6, 1.0, sum(t.episodes[0].turns for t in played) / 3, 0)]
+
+
+def test_the_arena_of_the_games_page_runs(tmp_path):
+    for n, (_, _, code) in enumerate(blocks("docs/games.md", "python")):
+        (tmp_path / f"{n}.py").write_text(code)
+        shown = shell(f"python {n}.py", tmp_path, ROOT / "src")
+        assert "'one': " in shown if "arena" in code else "planning: " in shown, shown

@@ -50,9 +50,9 @@ async def test_prompts_by_hand():
     await memory.respond("action", "open")
     await memory.observe("a hall")
     told = "before: a door\naction: open\nnow: a hall"
-    assert await memory.prompt("reflection") == f"{told}\nWas the action good or poor?"
+    assert await memory.prompt("reflection") == f"{told}\nWas the action good or bad?"
     assert await memory.prompt("skills") == ""
-    await memory.respond("reflection", "poor")
+    await memory.respond("reflection", "bad")
     assert await memory.prompt("skills") == ""
     await memory.respond("reflection", "Good.")
     assert await memory.prompt("skills") == f"{told}\nWhat did the action do?"
@@ -78,7 +78,7 @@ async def test_the_skills_most_like_the_plan_are_shown():
 
 @pytest.mark.parametrize("modules", [(), ("reflection",), ("planning",), ("reflection", "planning"), ALL])
 async def test_any_subset_plays_and_an_expert_fills_its_modules(modules):
-    world = arcade(games=["castle"], held=[])
+    world = arcade(games=["town"], held=[])
     for task in world.tasks("dev")[:3]:
         solution, agent = world.solve(task, 0), modular(modules=modules)
         trajectory = await play(task, agent)
@@ -91,7 +91,7 @@ async def test_any_subset_plays_and_an_expert_fills_its_modules(modules):
             plans = [m.thought.splitlines()[-1].removeprefix("planning: ") for m in solution]
             assert [a.content for p, a in made if p.endswith("What is the aim?")] == plans
         if "reflection" in modules:
-            assert [a.content for p, a in made if p.endswith("poor?")] == ["good"] * (steps - 1)
+            assert [a.content for p, a in made if p.endswith("bad?")] == ["good"] * (steps - 1)
 
 
 async def test_every_call_is_a_context_of_its_own_and_is_trained(policy):
@@ -150,7 +150,7 @@ async def test_a_call_that_cannot_be_read_is_told_in_the_next_state_and_a_limit_
     prompts = [prompt for prompt, _ in contexts(trajectory)]
     assert prompts[:3] == ["the cat 0", "the cat 0\nerror: not JSON", "the cat 0\nerror: not JSON"]
     assert trajectory.episodes[0].reward == 1
-    task = arcade(games=["castle"], held=[]).tasks("dev")[0]
+    task = arcade(games=["town"], held=[]).tasks("dev")[0]
     agent = modular()
     policy = scripted(agent.script(task.environment.solve(task, 0)))
     (cut,) = await collect(policy, [task], agent=agent, max_turns=3)  # ends in the second step's reflection
@@ -166,14 +166,14 @@ async def test_modules_behind_mcp_give_the_same_episodes():
         """Something for every module that follows from all that it was shown."""
         shown = dialogue[-1].content
         if "Was the action" in shown:
-            return Message("assistant", "good" if len(shown) % 3 else "poor: nothing changed")
+            return Message("assistant", "good" if len(shown) % 3 else "bad: nothing changed")
         if shown.endswith("?"):
             return Message("assistant", f"what {len(shown)} letters say of {shown.split()[-4]}")
         words = [line for line in shown.splitlines() if line.startswith("can: ")]
         word = words[-1].split()[1 + len(shown) % (len(words[-1].split()) - 1)] if words else "none"
         return Message("assistant", tool_calls=(ToolCall("act", {"action": word}, "call_1"),))
 
-    for game in ("castle", "errand"):
+    for game in ("town", "errand"):
         task = arcade(games=[game], held=[]).tasks("test")[1]
         here = await play(task, modular(modules=ALL), scripted(answer))
         there = await play(task, modular(modules=ALL, server=server), scripted(answer))

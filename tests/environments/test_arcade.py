@@ -7,7 +7,7 @@ import random
 import pytest
 
 from etude.core.errors import EnvironmentFault, PartError
-from etude.environments.arcade import GAMES, HELD, Castle, Four, Nim, Table, TicTacToe, arcade, begun
+from etude.environments.arcade import GAMES, HELD, Four, Nim, Table, TicTacToe, Town, arcade, begun
 from etude.evaluation.normalise import by_chance, known, measure, normalised
 from etude.policies.scripted import scripted
 from etude.rollout.collect import collect
@@ -49,7 +49,7 @@ def test_there_are_games_of_six_genres_and_some_are_held_out():
     with pytest.raises(PartError, match=r"no game 'nym'; did you mean 'nim'"):
         arcade(games=["nym"])
     with pytest.raises(PartError, match="'nim' is among games and held"):
-        arcade(games=["nim", "castle"], held=["nim"])
+        arcade(games=["nim", "town"], held=["nim"])
     with pytest.raises(PartError, match="no split 'tests'; did you mean 'test'"):
         world.tasks("tests")
 
@@ -74,24 +74,24 @@ async def test_every_state_tells_what_is_legal_and_nothing_else_is_done(name):
         assert step.reward == 0
 
 
-def test_castle_by_hand():
-    castle = game("castle", paths=[("attic", "hall"), ("hall", "tower")], at="attic", key="tower", chest="hall")
-    assert castle.legal() == ["hall"]
-    assert castle.aim() == "hall tower take"
-    for word, score in (("hall", 0), ("tower", 0), ("take", 0.5), ("hall", 0.5), ("open", 1)):
-        assert (castle.best(), castle.over) == (word, False)
-        castle.act(word)
-        assert castle.score() == score
-    assert castle.over
-    assert isinstance(castle, Castle)
+def test_town_by_hand():
+    town = game("town", paths=[("bank", "port"), ("port", "shop")], at="bank", key="shop", box="port")
+    assert town.legal() == ["port"]
+    assert town.aim() == "port shop take"
+    for word, score in (("port", 0), ("shop", 0), ("take", 0.5), ("port", 0.5), ("open", 1)):
+        assert (town.best(), town.over) == (word, False)
+        town.act(word)
+        assert town.score() == score
+    assert town.over
+    assert isinstance(town, Town)
 
 
 def test_errand_by_hand():
-    errand = game("errand", wants={"cook": "salt", "king": "wine"}, here=["coal", "salt", "wine"])
-    for word in ("salt", "king"):  # the wrong one: the salt is gone
+    errand = game("errand", wants={"guard": "ink", "owner": "bag"}, here=["pen", "ink", "bag"])
+    for word in ("ink", "owner"):  # the wrong one: the ink is gone
         errand.act(word)
-    assert (errand.score(), errand.over, errand.best()) == (0, False, "wine")
-    for word in ("wine", "king"):
+    assert (errand.score(), errand.over, errand.best()) == (0, False, "bag")
+    for word in ("bag", "owner"):
         errand.act(word)
     assert (errand.score(), errand.over) == (0.5, True)
 
@@ -99,11 +99,11 @@ def test_errand_by_hand():
 def test_dodge_by_hand():
     rows = [[True, False, True], [False, True, True], *[[False] * 3] * 6]
     dodge = game("dodge", rows=rows, lane=2)
-    assert dodge.view() == "you right; next rock free rock; then free rock rock"
-    assert (dodge.best(), dodge.legal()) == ("left", ["left", "stay"])
+    assert dodge.view() == "you right; next block free block; then free block block"
+    assert (dodge.best(), dodge.legal()) == ("left", ["left", "wait"])
     dodge.act("left")
     assert dodge.best() == "left"
-    dodge.act("stay")
+    dodge.act("wait")
     assert (dodge.over, dodge.score()) == (True, 1 / 6)
 
 
@@ -132,9 +132,9 @@ def test_blackjack_by_hand():
     hands = game("blackjack")
     assert [hands.total(cards) for cards in ([11, 11], [11, 5, 9], [10, 9, 5])] == [12, 15, 24]
     assert sum(hands.dealt((6,)).values()) == pytest.approx(1)
-    for mine, dealer, best in (([10, 9], 10, "stand"), ([5, 6], 6, "hit"), ([10, 2], 5, "stand"), ([10, 6], 10, "hit")):
-        hands.yours, hands.dealer = mine, dealer
-        assert hands.best() == best, (mine, dealer)
+    for mine, bank, best in (([10, 9], 10, "stand"), ([5, 6], 6, "draw"), ([10, 2], 5, "stand"), ([10, 6], 10, "draw")):
+        hands.yours, hands.bank = mine, bank
+        assert hands.best() == best, (mine, bank)
 
 
 def test_duel_takes_what_can_be_won_whatever_the_order():
@@ -220,7 +220,7 @@ def test_a_solution_says_how_it_went_and_what_it_aims_for_and_may_err():
     assert said != arcade(games=["stock"], held=[]).solve(task, 0)
     assert [m.thought.splitlines()[0].split(":")[0] for m in said] == ["planning"] + ["reflection"] * 4
     went = {m.thought.splitlines()[0].split()[1] for m in said[1:]}
-    assert went == {"good", "poor,"}
+    assert went == {"good", "bad,"}
 
 
 # -- the scale -------------------------------------------------------------------------------------------------------
@@ -285,8 +285,8 @@ async def test_who_leaves_or_breaks_the_rules_three_times_loses():
     ((one,), _) = await battle(scripted([]), says([begun_word(table), "a1", "a1"]), table)
     assert one.episodes[0].failure
     assert (table.score(0), table.score(1)) == (0, 1)
-    with pytest.raises(PartError, match="no game 'castle' for two"):
-        Table("castle", 0)
+    with pytest.raises(PartError, match="no game 'town' for two"):
+        Table("town", 0)
     with pytest.raises(EnvironmentFault, match="has no snapshot"):
         await table.tasks[0].environment.open().snapshot()
 

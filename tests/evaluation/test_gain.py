@@ -86,3 +86,21 @@ def test_an_empty_set_is_refused():
 def test_pass_at_k_only_as_far_as_every_task_has_attempts(n, sizes):
     many = measured({"s": [trajectory("a", *[1.0] * 16), trajectory("b", *[0.0] * n)]}).sets["s"]
     assert attempt_sizes(["a", "b"], many, many) == sizes
+
+
+def test_a_world_with_references_has_normalised_scores(monkeypatch):
+    references = {"nim": {"random": 0.25, "oracle": 0.75}, "town": {"random": 0.0, "oracle": 1.0}}
+    monkeypatch.setattr("etude.evaluation.gain.known", lambda world: references if world == "games" else {})
+
+    def played(name, domain, *rewards, world="games"):
+        t = Trajectory(id=name, task=name, environment=world, meta={"domain": domain})
+        leaf = t.add(Message("user", "play"), None)
+        t.episodes = [Episode(leaf, reward=reward) for reward in rewards]
+        return t
+
+    games = [played("a", "nim", 0.75, 0.25), played("b", "nim", 0.0), played("c", "town", 0.4)]
+    figures = measured({"games": games}).sets["games"].figures(["a", "b", "c"])
+    assert figures["normalised score"].items == {"a": (50.0,), "b": (-50.0,), "c": (40.0,)}
+    for other in (played("d", "chess", 1.0), played("d", "nim", 1.0, world="elsewhere")):
+        mixed = measured({"games": [*games, other]}).sets["games"].figures(["a", "b", "c", "d"])
+        assert "normalised score" not in mixed, "a mean over some of the tasks would not say so"

@@ -5,8 +5,8 @@ Diverse Video Games", arXiv:2506.03610: text adventures, grid action, puzzles, c
 server is `etude env serve arcade`: it begins a game, tells the state and the legal actions, takes a step and tells the
 score. Each state is told whole, so that a loop may forget what was before it (see `agents/loops/modular`).
 
-    adventure   castle: a key, then the chest       errand: what people want
-    action      dodge: lanes with falling rocks     hunt: a gem, and a wolf that follows
+    adventure   town: a key, then the box           errand: what people want
+    action      dodge: lanes with falling blocks    hunt: a gem, and a wolf that follows
     puzzle      lights: all off                     guess: a number, by higher and lower
     cards       blackjack: three hands              duel: beat the foe's cards
     management  stock: order what is asked for      farm: sow, water and pick under changing skies
@@ -112,26 +112,26 @@ def first_step(
 # -- adventure -------------------------------------------------------------------------------------------------------
 
 
-class Castle(Game):
+class Town(Game):
     genre, limit = "adventure", 10
-    rules = "castle: take the key, then open the chest."
+    rules = "town: take the key, then open the box."
 
     def __init__(self, rng: random.Random):
-        rooms = rng.sample(["hall", "kitchen", "cellar", "garden", "tower", "attic", "stable", "library"], 4)
-        self.paths = sorted({rooms[i]: rooms[rng.randrange(i)] for i in range(1, 4)}.items())  # a tree
-        self.at, self.key, self.chest = rng.sample(rooms, 3)
+        places = rng.sample(["library", "garage", "office", "shop", "bank", "port", "field", "home"], 4)
+        self.paths = sorted({places[i]: places[rng.randrange(i)] for i in range(1, 4)}.items())  # a tree
+        self.at, self.key, self.box = rng.sample(places, 3)
         self.held = False
 
-    def ways(self, room: str) -> list[tuple[str, str]]:
-        return [(there, there) for one in self.paths for here, there in (one, one[::-1]) if here == room]
+    def ways(self, place: str) -> list[tuple[str, str]]:
+        return [(there, there) for one in self.paths for here, there in (one, one[::-1]) if here == place]
 
     def view(self) -> str:
         key = "you have the key" if self.held else f"key in {self.key}"
         roads = ", ".join(f"{a} to {b}" for a, b in self.paths)
-        return f"you in {self.at}; {key}; chest in {self.chest}; {roads}"
+        return f"you in {self.at}; {key}; box in {self.box}; {roads}"
 
     def legal(self) -> list[str]:
-        here = ["take"] * (not self.held and self.at == self.key) + ["open"] * (self.held and self.at == self.chest)
+        here = ["take"] * (not self.held and self.at == self.key) + ["open"] * (self.held and self.at == self.box)
         return [word for word, _ in self.ways(self.at)] + here
 
     def act(self, word: str) -> None:
@@ -144,13 +144,13 @@ class Castle(Game):
 
     @property
     def goal(self) -> str:
-        return self.chest if self.held else self.key
+        return self.box if self.held else self.key
 
     def best(self) -> str:
-        return first_step(self.at, self.ways, lambda room: room == self.goal)[0] or ("open" if self.held else "take")
+        return first_step(self.at, self.ways, lambda place: place == self.goal)[0] or ("open" if self.held else "take")
 
     def aim(self) -> str:
-        """The way to the key or the chest, and what to do there."""
+        """The way to the key or the box, and what to do there."""
         far, way = copy.copy(self), list[str]()
         while far.at != self.goal:
             way.append(far.best())
@@ -160,7 +160,7 @@ class Castle(Game):
 
 class Errand(Game):
     genre, limit = "adventure", 8
-    rules = "errand: take a thing, then give it to who wants it."
+    rules = "errand: take a thing, then give it to who it is for."
 
     def __init__(self, rng: random.Random):
         people, things = rng.sample(PEOPLE, 2), rng.sample(THINGS, 4)
@@ -168,7 +168,7 @@ class Errand(Game):
         self.here, self.held, self.given = rng.sample(things, 4), "", 0
 
     def view(self) -> str:
-        wishes = ", ".join(f"{who} wants {what}" for who, what in self.wants.items())
+        wishes = ", ".join(f"{what} for {who}" for who, what in self.wants.items())
         return f"{wishes}; you have {self.held or 'nothing'}"
 
     def legal(self) -> list[str]:
@@ -199,8 +199,8 @@ class Errand(Game):
         return f"take {self.best()}"
 
 
-PEOPLE = ["cook", "smith", "king", "queen", "guard", "monk", "nurse", "baker"]
-THINGS = ["salt", "coal", "rope", "lamp", "soap", "wine", "milk", "iron", "wood", "silk"]
+PEOPLE = ["guard", "buyer", "driver", "owner", "guest", "agent", "doctor", "student"]
+THINGS = ["bag", "book", "pen", "card", "ink", "box", "ticket", "flag", "map", "light"]
 
 
 # -- action ----------------------------------------------------------------------------------------------------------
@@ -208,9 +208,9 @@ THINGS = ["salt", "coal", "rope", "lamp", "soap", "wine", "milk", "iron", "wood"
 
 class Dodge(Game):
     genre, limit = "action", 6
-    rules = "dodge: go left, stay or go right; the next row falls on you, a rock ends it."
+    rules = "dodge: go left, wait or go right; the next row falls on you, a block ends it."
     LANES = ("left", "middle", "right")
-    MOVES: ClassVar = {"left": -1, "stay": 0, "right": 1}
+    MOVES: ClassVar = {"left": -1, "wait": 0, "right": 1}
 
     def __init__(self, rng: random.Random):
         self.lane = safe = rng.randrange(3)
@@ -221,7 +221,7 @@ class Dodge(Game):
         self.passed = 0
 
     def view(self) -> str:
-        rows = [" ".join("rock" if rock else "free" for rock in row) for row in self.rows[self.passed :][:2]]
+        rows = [" ".join("block" if block else "free" for block in row) for row in self.rows[self.passed :][:2]]
         return f"you {self.LANES[self.lane]}; next {rows[0]}; then {rows[1]}"
 
     def legal(self) -> list[str]:
@@ -403,7 +403,7 @@ class Guess(Game):
 
 class Blackjack(Game):
     genre, limit = "cards", 12
-    rules = "blackjack: hit or stand; more than the dealer wins, more than 21 loses; the dealer stands at 17."
+    rules = "blackjack: draw or stand; more than the bank wins, more than 21 loses; the bank stands at 17."
     HANDS = 3
     CARDS: ClassVar = [*range(2, 10), 10, 10, 10, 10, 11]
 
@@ -413,7 +413,7 @@ class Blackjack(Game):
 
     def deal(self) -> None:
         self.yours = [self.rng.choice(self.CARDS) for _ in range(2)]
-        self.dealer = self.rng.choice(self.CARDS)
+        self.bank = self.rng.choice(self.CARDS)
         self.hand += 1
 
     @staticmethod
@@ -426,22 +426,22 @@ class Blackjack(Game):
 
     def view(self) -> str:
         cards = " ".join(map(str, self.yours))
-        return f"hand {min(self.hand, self.HANDS)}; you {cards} are {self.total(self.yours)}; dealer {self.dealer}"
+        return f"hand {min(self.hand, self.HANDS)}; you {cards} are {self.total(self.yours)}; bank {self.bank}"
 
     def legal(self) -> list[str]:
-        return ["hit", "stand"]
+        return ["draw", "stand"]
 
     def act(self, word: str) -> None:
-        if word == "hit":
+        if word == "draw":
             self.yours.append(self.rng.choice(self.CARDS))
             if self.total(self.yours) <= 21:
                 return
-        mine, cards = self.total(self.yours), [self.dealer]
+        mine, cards = self.total(self.yours), [self.bank]
         while self.total(cards) < 17:
             cards.append(self.rng.choice(self.CARDS))
-        dealer = self.total(cards)
+        bank = self.total(cards)
         if mine <= 21:
-            self.won += 1.0 if dealer > 21 or mine > dealer else 0.5 * (mine == dealer)
+            self.won += 1.0 if bank > 21 or mine > bank else 0.5 * (mine == bank)
         self.over = self.hand == self.HANDS
         if not self.over:
             self.deal()
@@ -452,7 +452,7 @@ class Blackjack(Game):
     @staticmethod
     @functools.cache
     def dealt(cards: tuple[int, ...]) -> dict[int, float]:
-        """What the dealer may end with -> its chance; 0 for too much."""
+        """What the bank may end with -> its chance; 0 for too much."""
         total = Blackjack.total(cards)
         if total >= 17:
             return {total if total <= 21 else 0: 1.0}
@@ -464,22 +464,22 @@ class Blackjack(Game):
 
     @staticmethod
     @functools.cache
-    def worth(cards: tuple[int, ...], dealer: int) -> tuple[float, str]:
+    def worth(cards: tuple[int, ...], bank: int) -> tuple[float, str]:
         """The best action's expected win, and the action; of a deck without end."""
         mine = Blackjack.total(cards)
         if mine > 21:
             return 0.0, "stand"
-        stand = sum(c * (1.0 if mine > end else 0.5 * (mine == end)) for end, c in Blackjack.dealt((dealer,)).items())
+        stand = sum(c * (1.0 if mine > end else 0.5 * (mine == end)) for end, c in Blackjack.dealt((bank,)).items())
         if mine == 21:
             return stand, "stand"
-        more = (Blackjack.worth(tuple(sorted((*cards, card))), dealer)[0] for card in Blackjack.CARDS)
-        return max((stand, "stand"), (sum(more) / len(Blackjack.CARDS), "hit"))
+        more = (Blackjack.worth(tuple(sorted((*cards, card))), bank)[0] for card in Blackjack.CARDS)
+        return max((stand, "stand"), (sum(more) / len(Blackjack.CARDS), "draw"))
 
     def best(self) -> str:
-        return self.worth(tuple(sorted(self.yours)), self.dealer)[1]
+        return self.worth(tuple(sorted(self.yours)), self.bank)[1]
 
     def aim(self) -> str:
-        return f"{self.total(self.yours)} against {self.dealer}"
+        return f"{self.total(self.yours)} against {self.bank}"
 
 
 class Duel(Game):
@@ -523,7 +523,7 @@ class Duel(Game):
         return str(min((card for card in self.yours if card > self.foe[0]), default=min(self.yours)))
 
     def aim(self) -> str:
-        return f"{'beat' if int(self.best()) > self.foe[0] else 'lose to'} {self.foe[0]}"
+        return f"{'over' if int(self.best()) > self.foe[0] else 'under'} {self.foe[0]}"
 
 
 # -- management ------------------------------------------------------------------------------------------------------
@@ -760,7 +760,7 @@ class Four(TicTacToe):
 
 GAMES: dict[str, type[Game]] = {
     game.__name__.lower(): game
-    for game in (Castle, Errand, Dodge, Hunt, Lights, Guess, Blackjack, Duel, Stock, Farm, Nim, TicTacToe, Four)
+    for game in (Town, Errand, Dodge, Hunt, Lights, Guess, Blackjack, Duel, Stock, Farm, Nim, TicTacToe, Four)
 }
 HELD = ("hunt", "duel", "four")
 
@@ -781,7 +781,7 @@ class arcade(Tasks):
     held: list[str] = field(default_factory=lambda: list(HELD))
     """Of the split `domains`."""
     slips: float = 0.0
-    """Share of the moves of a solution that are drawn from the legal ones."""
+    """Share of the moves of a solution that are drawn from all that were legal so far, and may not be now."""
     size: int = 200
     """Tasks of each game in the split `train`; the other splits have a fifth."""
     name = "arcade"
@@ -814,15 +814,17 @@ class arcade(Tasks):
     def solve(self, task: Task, seed: int) -> list[Message]:
         """The oracle's moves, but for `slips`; each thinks what a reflection and a plan would say before it."""
         game, chance = begun(task), random.Random(f"slips {task.id} {seed}")
-        said, went = list[Message](), ""
+        said, went, seen = list[Message](), "", dict[str, None]()
         while not game.over and len(said) < game.limit:
             best, aim = game.best(), game.aim()
-            word = chance.choice(game.legal()) if chance.random() < self.slips else best
+            seen |= dict.fromkeys(game.legal())
+            word = chance.choice(list(seen)) if chance.random() < self.slips else best
             thought = "\n".join([*([f"reflection: {went}"] if went else []), f"planning: {aim}"])
             call = ToolCall("act", {"action": word}, f"call_{len(said) + 1}")
             said.append(Message("assistant", tool_calls=(call,), thought=thought))
-            went = "good" if word == best else f"poor, {best} was better"
-            game.act(word)
+            went = "good" if word == best else f"bad, {best} was better"
+            if word in game.legal():
+                game.act(word)
         return said
 
 

@@ -38,7 +38,7 @@ from etude.trajectory import Message
 MODULES = ("reflection", "planning", "skills")
 ACTION = "action"
 ASKS = {
-    "reflection": "Was the action good or poor?",
+    "reflection": "Was the action good or bad?",
     "planning": "What is the aim?",
     "skills": "What did the action do?",
 }

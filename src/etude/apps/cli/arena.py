@@ -19,7 +19,8 @@ def arena(args: argparse.Namespace) -> int:
 
     if len(names := list(dict.fromkeys(args.policies))) < 2:
         raise EtudeError(f"arena takes two policies or more (given {args.policies}); `{CHANCE}` is one that draws")
-    players = {name: arenas.Player(_policy(name), recipes.build("agents/loops", args.agent)) for name in names}
+    loop = recipes.build("agents/loops", recipes.parse(args.agent))
+    players = {name: arenas.Player(_policy(name), loop) for name in names}
     battles = args.battles * len(args.games) * len(names) * (len(names) - 1) // 2
     with progress(battles, "arena", "battles") as advance:
         played = asyncio.run(

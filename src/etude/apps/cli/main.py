@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     env.add_argument("--token", help="serve: the token (default: $ETUDE_TOKEN, else a new one, which stderr tells)")
 
     arena = verb("arena", "arena.arena", "let policies play board games against each other, and rate them")
-    arena.add_argument("policies", nargs="+", metavar="P", help="short names, directories or runs; `chance` for draws")
+    arena.add_argument("policies", nargs="+", metavar="P", help="a model's short name or directory, or `chance`")
     arena.add_argument("--games", nargs="+", default=["nim", "tictactoe", "four"], metavar="GAME", help="which")
     arena.add_argument("--battles", type=int, default=10, metavar="N", help="of each two in each game (default: 10)")
     arena.add_argument("--agent", default="native", metavar="LOOP", help="the loop that all play in (default: native)")
