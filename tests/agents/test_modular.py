@@ -157,6 +157,17 @@ async def test_a_call_that_cannot_be_read_is_told_in_the_next_state_and_a_limit_
     assert (cut.episodes[0].stop, cut.episodes[0].turns, cut.episodes[0].reward) == (StopReason.TURNS, 3, 0)
 
 
+async def test_the_first_request_is_kept_where_states_do_not_tell_it():
+    task = arcade(games=["stock"], held=[]).tasks("dev")[0]
+    first = (await play(task, modular())).messages[1].content.removesuffix("\nWhat is the aim?")
+    for kept in (False, True):
+        made = await play(task, modular(modules=(), task=kept))
+        episode = made.episodes[0]
+        dialogues = [made.dialogue(leaf) for leaf in (*episode.rewritten, episode.leaf)]
+        assert [len(dialogue) for dialogue in dialogues] == [3 + kept] * 5
+        assert all((dialogue[1].content == first) == kept for dialogue in dialogues[1:])
+
+
 @pytest.mark.exact(34)
 async def test_modules_behind_mcp_give_the_same_episodes():
     pytest.importorskip("mcp")

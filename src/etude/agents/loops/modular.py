@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 from etude.core.errors import EnvironmentFault, PartError, missing_extra, suggest
 from etude.core.parts import part
-from etude.protocols import Observation, Run
+from etude.protocols import Action, Observation, Run
 from etude.tools import ranking
 from etude.trajectory import Message
 
@@ -138,6 +138,8 @@ class modular:
 
     modules: Sequence[str] = ("reflection", "planning")
     """Of `reflection`, `planning` and `skills`, in the order in which they are asked; none is the zero-shot agent."""
+    task: bool = False
+    """Whether every prompt begins with the world's first request, for worlds whose states do not tell it again."""
     server: str = ""
     """A command that starts an MCP server with the episode's memory; '' for a memory in this process."""
 
@@ -147,27 +149,27 @@ class modular:
                 raise PartError(f"agents/loops/modular: no module {module!r}; {suggest(module, MODULES)}")
 
     async def __call__(self, run: Run, first: Observation) -> None:
-        system = [message for message in first.messages if message.role == "system"]
+        kept = [message for message in first.messages if self.task or message.role == "system"]
         state = _text([message for message in first.messages if message.role != "system"])
         async with self._mind() as mind:
             while not run.over:
                 await mind.observe(state)
                 for module in self.modules:
-                    if asked := await mind.prompt(module):
-                        answer = await self._ask(run, system, asked)
+                    if prompt := await mind.prompt(module):
+                        answer = await self._ask(run, kept, prompt)
                         await mind.respond(module, _said(answer.message))
                         if run.over:
                             return
-                answer = await self._ask(run, system, await mind.prompt(ACTION))
+                answer = await self._ask(run, kept, await mind.prompt(ACTION))
                 await mind.respond(ACTION, _said(answer.message))
                 if answer.problem and not answer.message.tool_calls:
                     state = f"{state.partition(PROBLEM)[0]}{PROBLEM}{answer.problem}"
                     continue
                 state = _text((await run.step(answer.message)).observation.messages)
 
-    async def _ask(self, run: Run, system: Sequence[Message], prompt: str) -> Any:
+    async def _ask(self, run: Run, kept: Sequence[Message], prompt: str) -> Action:
         run.anew()
-        run.observe(*system, Message("user", prompt))
+        run.observe(*kept, Message("user", prompt))
         return await run.act()
 
     @contextlib.asynccontextmanager
