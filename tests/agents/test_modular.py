@@ -158,13 +158,13 @@ async def test_a_call_that_cannot_be_read_is_told_in_the_next_state_and_a_limit_
 
 
 async def test_the_first_request_is_kept_where_states_do_not_tell_it():
-    task = arcade(games=["stock"], held=[]).tasks("dev")[0]
+    task = arcade(games=["farm"], held=[]).tasks("dev")[0]
     first = (await play(task, modular())).messages[1].content.removesuffix("\nWhat is the aim?")
     for kept in (False, True):
         made = await play(task, modular(modules=(), task=kept))
         episode = made.episodes[0]
         dialogues = [made.dialogue(leaf) for leaf in (*episode.rewritten, episode.leaf)]
-        assert [len(dialogue) for dialogue in dialogues] == [3 + kept] * 5
+        assert [len(dialogue) for dialogue in dialogues] == [3 + kept] * 8
         assert all((dialogue[1].content == first) == kept for dialogue in dialogues[1:])
 
 
