@@ -4,7 +4,8 @@ The corpus of Interact-RAG's question in small: what can an agent do that querie
 share one archive of one-line records, with latent semantic indexing for meaning. Three kinds of questions:
 
 plain   a field of a place, which a query by meaning often finds (difficulty 1)
-item    what bears a rare number, among numbers that differ from it by a digit, which only exact words tell apart (2)
+item    where a rare number lies, among numbers that differ from it by a digit, which only exact words tell apart: a
+        word that is in one record alone has no meaning that the index could learn (2)
 which   all places that have a value, so that all records that name it must be found, and more of them shown (3)
 
 The reward is the F1 of the words of the answer. The expert uses the primitive that fits, or, with the tools `query`,
@@ -36,7 +37,6 @@ FIELDS = {
     "flag": ["red", "blue", "green", "white", "black", "gold"],
     "bird": ["owl", "crow", "swan", "duck", "hawk", "dove"],
 }
-GOODS = ["salt", "rice", "wood", "tea", "wool", "fish", "flint", "slate", "chalk", "jade", "amber", "opal"]
 
 
 @part
@@ -78,10 +78,8 @@ class archive(Tasks):
     def solve(self, task: Task, seed: int) -> list[Message]:
         """One message that searches and one that answers."""
         data = task.data
-        if self.tools == "query":
+        if self.tools == "query" or data["kind"] == "plain":
             calls = [ToolCall("semantic_search", {"query": data["query"]}, "call_0")]
-        elif data["kind"] == "plain":
-            calls = [ToolCall("weighted_fusion", {"query": data["query"], "semantic": 0.5, "exact": 0.5}, "call_0")]
         elif data["kind"] == "item":
             calls = [ToolCall("exact_search", {"keywords": data["query"]}, "call_0")]
         else:
@@ -129,11 +127,10 @@ def _archive() -> tuple[Corpus, list[dict[str, Any]]]:
             told = {"record": records[-1], "answer": value, "query": f"{field} of {place}"}
             asked.append({"kind": "plain", "question": f"What is the {field} of {place}?", **told})
     numbers = [f"{family}{last}" for family in rng.sample(range(100, 1000), ITEMS // 9) for last in range(1, 10)]
-    for number in numbers:
-        records.append(f"Item {number} is {rng.choice(GOODS)}.")
-        answer = records[-1].split()[-1].strip(".")
-        told = {"record": records[-1], "answer": answer, "query": f"item {number}"}
-        asked.append({"kind": "item", "question": f"What is item {number}?", **told})
+    for number, row in zip(numbers, rng.sample(range(100, 1000), ITEMS), strict=True):
+        records.append(f"Item {number} is in row {row}.")
+        told = {"record": records[-1], "answer": str(row), "query": f"item {number}"}
+        asked.append({"kind": "item", "question": f"Where is item {number}?", **told})
     for field, some in (("guild", guilds), ("patron", patrons)):
         for value in some:
             holders = [place for place, its in zip(places, values[field], strict=True) if its == value]
