@@ -6,8 +6,8 @@ set, and calls `propose` or `wait`. The user accepts a proposal or refuses it. O
 changes what follows; after PATIENCE refusals the sound is off, and nothing is wanted any more.
 
 Whether help is needed is hidden: each thing that the user works on is an automaton. It may run into its trouble, which
-the user meets alone at first. When the same thing has the same trouble again, help is needed, unless the user talks or
-the sound is off; the wanted task is the verb that the desk knows for this trouble, and the thing's name.
+the user meets alone at first. When the same thing has the same trouble again, help is needed, unless the user is in a
+call or the sound is off; the wanted task is the one that the desk knows for this trouble, and no other may be named.
 
 Splits: `train`, `dev` and `test` are scenes of coding, writing and calendar; `domains` has kinds of scenes that these
 do not. `labels` (for a reward model to learn from) and `verdicts` (to try it) ask whether a decision in a scene of
@@ -17,8 +17,8 @@ The reward is the scene's F1 (see `evaluation.confusion`); the four counts are a
 something instead of a call leaves, and the points that are left count as silence. `right` is 1 where the last decision
 was.
 
-Departures: rules in the place of people, of their logs and of GPT-4o, which simulates both; a proposal is one verb and
-one name; one event at a time.
+Departures: rules in the place of people, of their logs and of GPT-4o, which simulates both; a proposal is one of two
+tasks for what the user is at; one event at a time.
 """
 
 import copy
@@ -52,28 +52,28 @@ class Kind:
 
 KINDS = {
     "coding": Kind(
-        {"fix": ("tests fail", "tests pass"), "speed": ("runs slow", "runs fast")},
-        ("opened", "edited"),
-        ("parser", "login", "cache", "queue", "menu", "index", "server", "table"),
+        {"fix": ("fail", "pass"), "speed": ("slow", "fast")},
+        ("open", "edit"),
+        ("parser", "server", "module", "socket", "buffer", "thread", "path", "method"),
     ),
     "writing": Kind(
-        {"cite": ("source missing", "source found"), "cut": ("too long", "short enough")},
-        ("opened", "new line"),
-        ("letter", "essay", "speech", "memo", "novel", "report", "review", "poem"),
+        {"add": ("no source", "new source"), "cut": ("long", "short")},
+        ("open", "new line"),
+        ("report", "note", "book", "text", "memo", "letter", "card", "form"),
     ),
     "calendar": Kind(
-        {"move": ("two at once", "alone again"), "book": ("no room", "room found")},
-        ("opened", "noted"),
-        ("lunch", "meeting", "lesson", "visit", "dinner", "trip", "party", "walk"),
+        {"move": ("full day", "free day"), "find": ("no place", "good place")},
+        ("open", "new date"),
+        ("flight", "match", "walk", "play", "show", "class", "lunch", "visit"),
     ),
     "mail": Kind(
-        {"answer": ("asked again", "thanks came"), "sort": ("list full", "list empty")},
-        ("opened", "read"),
-        ("order", "offer", "bill", "news", "club", "bank", "school", "shop"),
+        {"answer": ("request", "thanks"), "close": ("old", "closed")},
+        ("open", "read"),
+        ("order", "bill", "bank", "shop", "club", "school", "job", "ticket"),
     ),
     "photos": Kind(
-        {"light": ("looks dark", "looks bright"), "crop": ("edge shows", "edge gone")},
-        ("opened", "named"),
+        {"light": ("dark", "bright"), "crop": ("edge", "no edge")},
+        ("open", "new name"),
         ("beach", "garden", "street", "cat", "tower", "bridge", "lake", "house"),
     ),
 }
@@ -81,12 +81,12 @@ HELD_OUT = ("mail", "photos")
 EXPERTS = ("right", "eager")
 POINTS = 6  # decisions in a scene
 PATIENCE = 3
-ACTIVITIES = ("types", "types", "reads", "reads", "talks")
+ACTIVITIES = ("write", "write", "read", "read", "call")
 SWITCH, TROUBLE, ALONE = 0.25, 0.7, 0.25  # chances: the other thing is next, trouble begins, the user mends it alone
 SYSTEM = "Offer help when it is wanted."
 PROPOSE = {
     "name": "propose",
-    "description": "offer a task: a verb and a name",
+    "description": "offer a task",
     "parameters": {"type": "object", "properties": {"task": {"type": "string"}}, "required": ["task"]},
 }
 WAIT = {"name": "wait", "description": "be silent", "parameters": {"type": "object", "properties": {}, "required": []}}
@@ -149,14 +149,8 @@ class proactive(Tasks):
         return said
 
     def secrets(self, task: Task) -> list[str]:
-        """The tasks that will be wanted; a question names its two answers."""
-        if "answer" in task.data:
-            return []
-        scene, wanted = Scene(task.data), set[str]()
-        while not scene.over:
-            wanted |= {scene.need} - {""}
-            scene.decide(scene.need)
-        return sorted(wanted)
+        """What chance is made of; the tasks are told, and a question names its two answers."""
+        return [] if "answer" in task.data else [task.data["seed"]]
 
 
 # -- the hidden automaton --------------------------------------------------------------------------------------------
@@ -204,18 +198,20 @@ class Scene:
     @property
     def need(self) -> str:
         """The task that is wanted now, or ''."""
-        return f"{self.at.verb} {self.at.name}" if self.stuck and self.sound and self.activity != "talks" else ""
+        return self.at.verb if self.stuck and self.sound and self.activity != "call" else ""
 
     def look(self) -> str:
         """The event, what the user does, and how the desk is set: all that the agent is told."""
-        return f"{self.at.name}: {self.event}. {self.activity}, sound {'on' if self.sound else 'off'}"
+        again = " again" if self.stuck else ""
+        return f"{self.at.name}: {self.event}{again}. {self.activity}{'' if self.sound else ', sound off'}"
 
     def legend(self) -> str:
         return ". ".join(f"{sign}: {verb}" for verb, (sign, _) in self.kind.troubles.items())
 
     def decide(self, offer: str) -> bool:
         """What the user makes of an offer, or of '' for silence: whether it is accepted. Then comes the next event."""
-        accepted = bool(self.need) and words(offer) == words(self.need) if offer else not self.need
+        named = [verb for verb in self.kind.troubles if verb in words(offer)]
+        accepted = bool(self.need) and named == [self.need] if offer else not self.need
         self.counts[("tp" if accepted else "fp") if offer else ("tn" if accepted else "fn")] += 1
         self.at.helped, self.refused = bool(offer) and accepted, self.refused + (bool(offer) and not accepted)
         self.right, self.point = int(accepted), self.point + 1
@@ -256,8 +252,7 @@ def eager(scene: Scene, rng: random.Random) -> str:
     sign = scene.event == scene.kind.troubles[scene.at.verb][0]
     if rng.random() >= (0.65 if sign else 0.2):
         return ""
-    verb = scene.at.verb if sign and rng.random() < 0.8 else rng.choice(list(scene.kind.troubles))
-    return f"{verb} {scene.at.name}"
+    return scene.at.verb if sign and rng.random() < 0.8 else rng.choice(list(scene.kind.troubles))
 
 
 # -- what is said ----------------------------------------------------------------------------------------------------
@@ -269,8 +264,9 @@ def deed(offer: str, n: int) -> Message:
     return Message("assistant", "", (call,))
 
 
-def first(scene: Scene) -> str:
-    return f"{scene.legend()}\n{scene.look()}"
+def first(scene: Scene) -> list[Message]:
+    """What the agent is told of the desk and of the first event."""
+    return [Message("system", f"{SYSTEM} {scene.legend()}."), Message("user", scene.look())]
 
 
 def reply(scene: Scene, offer: str) -> str:
@@ -286,20 +282,15 @@ def label(data: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     The decisions before are those of somebody eager.
     """
     scene = Scene(data)
-    said, states = [Message("user", first(scene))], list[tuple[Scene, list[Message]]]()
+    said, states = first(scene), list[tuple[Scene, list[Message]]]()
     while not scene.over:
         states.append((copy.deepcopy(scene), list(said)))
         offer = eager(scene, rng)
         said += [deed(offer, len(said)), Message("tool", reply(scene, offer))]
     needed = rng.random() < 0.5
     now, before = rng.choice([state for state in states if bool(state[0].need) == needed] or states)
-    offers = [f"{verb} {thing.name}" for verb in now.kind.troubles for thing in (now.at, now.other)]
-    likely = f"{now.at.verb} {now.at.name}"
     right = rng.random() < 0.5
-    wrong = rng.choice(["", "", *offers] if now.need else [likely, likely, *offers])
-    while wrong == now.need:
-        wrong = rng.choice(["", *offers])
-    offer = now.need if right else wrong
+    offer = now.need if right else rng.choice([x for x in ("", now.at.verb, *now.kind.troubles) if x != now.need])
     return {"question": question([*before, deed(offer, 0)]), "answer": YES if right else NO}
 
 
@@ -312,7 +303,7 @@ class ProactiveSession(ToolSession):
             self.tools = []
             return Observation((Message("user", self.data["question"]),))
         self.tools, self.scene = [PROPOSE, WAIT], Scene(self.data)
-        return Observation((Message("system", SYSTEM), Message("user", first(self.scene))))
+        return Observation(tuple(first(self.scene)))
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         text = reply(self.scene, arguments["task"].strip() or "?" if name == "propose" else "")

@@ -17,7 +17,7 @@ from etude.core.errors import PartError, ScoreError
 from etude.core.parts import part
 from etude.protocols import Policy
 from etude.scoring.base import place, steps
-from etude.tools.verdicts import NO, QUESTION, YES, question
+from etude.tools.verdicts import EVENTS, NO, QUESTION, YES, question
 from etude.trajectory import Episode, Message, Trajectory
 
 
@@ -35,6 +35,8 @@ class verdict:
     """The question, as the judge was taught; what it is asked about is made by `tools.verdicts`."""
     yes: str = YES
     no: str = NO
+    events: int = EVENTS
+    """Most messages of others that it reads, up to the deed."""
 
     range = (0.0, 1.0)
 
@@ -49,7 +51,7 @@ class verdict:
         taken = steps(trajectory, episode)
         if not taken or "malformed" in trajectory.nodes[taken[-1][0]].scores:
             raise ScoreError(f"{place(trajectory, episode)}: its last turn holds nothing to judge; drop such episodes")
-        asked = question(trajectory.dialogue(taken[-1][0]), self.ask)
+        asked = question(trajectory.dialogue(taken[-1][0]), self.ask, self.events)
         judge, dialogue = self.policy, Trajectory("judgement", "judgement")
         leaf = dialogue.add(Message("user", asked), None)
         answers = [dialogue.add(Message("assistant", word), leaf) for word in (self.yes, self.no)]

@@ -7,21 +7,28 @@ from collections.abc import Sequence
 
 from etude.trajectory import Message
 
-QUESTION, YES, NO = "Accepted or rejected?", "accepted", "rejected"
+QUESTION, YES, NO = "Accept?", "accepted", "rejected"
+EVENTS = 1
 
 
-def question(dialogue: Sequence[Message], ask: str = QUESTION) -> str:
-    """Everything but the system's words; what the agent did begins with `>`, and its last deed is what is judged.
+def question(dialogue: Sequence[Message], ask: str = QUESTION, events: int = EVENTS) -> str:
+    """The last events and what the agent did at each, its last deed, which is judged, and the question.
 
-    Whatever the agent wrote stays on its line, so that it cannot pass for an event.
+    dialogue: ends with the agent's deed. events: most messages of others that are read, the system's never.
+
+    A deed begins with `>`. Whatever the agent wrote stays on its line, so that it cannot pass for an event.
 
     >>> from etude.trajectory import ToolCall
-    >>> print(question([Message("user", "tests fail"), Message("assistant", "", (ToolCall("propose", {"task": "fix"}),))]))
-    tests fail
-    > propose fix
+    >>> offer = Message("assistant", "", (ToolCall("propose", {"task": "fix it"}),))
+    >>> print(question([Message("user", "open"), offer, Message("tool", "no"), Message("tool", "fail"), offer]))
+    no
+    fail
+    > propose fix it
     Accepted or rejected?
     """
-    lines = [did(m) if m.role == "assistant" else m.content for m in dialogue if m.role != "system"]
+    told = [n for n, message in enumerate(dialogue) if message.role not in ("system", "assistant")]
+    begin = told[-events:][0] if told else 0
+    lines = [did(m) if m.role == "assistant" else m.content for m in dialogue[begin:] if m.role != "system"]
     return "\n".join([*lines, ask])
 
 
