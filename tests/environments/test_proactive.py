@@ -1,5 +1,6 @@
 """environments/proactive: when help is needed, what an offer changes, and how it is counted."""
 
+import functools
 import math
 import random
 from collections import Counter
@@ -41,7 +42,7 @@ def rates(policy, split="test"):
 
 def likely(scene, rng):
     """The best offer that can be made at every point."""
-    return f"{scene.at.verb} {scene.at.name}"
+    return scene.at.verb
 
 
 @pytest.mark.exact(48)
@@ -83,7 +84,7 @@ def test_what_trivial_agents_reach_is_far_from_who_knows_the_need():
     assert hasty["false alarm"] > 0.3
 
 
-def scene_of(*, signs: int, activity: str = "types", refused: int = 0) -> Scene:
+def scene_of(*, signs: int, activity: str = "write", refused: int = 0) -> Scene:
     scene = Scene(proactive().tasks("train")[0].data)
     verb, (sign, _) = next(iter(scene.kind.troubles.items()))
     scene.at = Thing("parser", verb, signs)
@@ -95,22 +96,24 @@ def scene_of(*, signs: int, activity: str = "types", refused: int = 0) -> Scene:
 @pytest.mark.parametrize(
     ("how", "offer", "accepted", "count"),
     [
-        ({"signs": 2}, "VERB parser", True, "tp"),
-        ({"signs": 3}, "the VERB, Parser!", True, "tp"),  # words count
-        ({"signs": 2}, "VERB login", False, "fp"),
+        ({"signs": 2}, "VERB", True, "tp"),
+        ({"signs": 3}, "Shall I VERB, the parser?", True, "tp"),  # words count
+        ({"signs": 2}, "OTHER", False, "fp"),
+        ({"signs": 2}, "VERB or OTHER", False, "fp"),  # naming everything is no offer
         ({"signs": 2}, "", False, "fn"),
-        ({"signs": 1}, "VERB parser", False, "fp"),  # the user tries alone first
+        ({"signs": 1}, "VERB", False, "fp"),  # the user tries alone first
         ({"signs": 1}, "", True, "tn"),
         ({"signs": 1}, "the", False, "fp"),  # an offer of no words is no silence
-        ({"signs": 2, "activity": "talks"}, "VERB parser", False, "fp"),
-        ({"signs": 2, "activity": "talks"}, "", True, "tn"),
-        ({"signs": 2, "refused": PATIENCE}, "VERB parser", False, "fp"),
+        ({"signs": 2, "activity": "call"}, "VERB", False, "fp"),
+        ({"signs": 2, "activity": "call"}, "", True, "tn"),
+        ({"signs": 2, "refused": PATIENCE}, "VERB", False, "fp"),
         ({"signs": 2, "refused": PATIENCE}, "", True, "tn"),
     ],
 )
 def test_the_user_by_hand(how, offer, accepted, count):
     scene = scene_of(**how)
-    assert scene.decide(offer.replace("VERB", scene.at.verb)) == accepted
+    other = next(verb for verb in scene.kind.troubles if verb != scene.at.verb)
+    assert scene.decide(offer.replace("VERB", scene.at.verb).replace("OTHER", other)) == accepted
     assert scene.counts == {**dict.fromkeys(COUNTS, 0), count: 1}
     assert scene.right == accepted
 
@@ -122,7 +125,7 @@ def test_what_was_accepted_is_done_and_what_was_refused_is_remembered():
     assert (scene.at.name, scene.event, scene.at.over) == ("parser", end, True)
     scene = scene_of(signs=2)
     for n in range(PATIENCE):
-        assert scene.look().endswith("sound on"), n
+        assert not scene.look().endswith("sound off"), n
         scene.decide("help")
     assert scene.look().endswith("sound off")
     needs = []
@@ -152,20 +155,22 @@ async def test_an_accepted_offer_changes_what_follows_and_a_fork_can_tell():
     assert differ > 10
 
 
-async def test_nothing_says_what_is_needed_before_it_is_and_the_need_can_be_read():
-    """The same thing had the same trouble before, the user does not talk, and the sound is on."""
+async def test_the_need_can_be_read_and_its_words_are_told():
+    """It is the trouble's again, the user is in no call, and the sound is on."""
     world = proactive(expert="eager")
-    for task in world.tasks("dev"):
+    for task in world.tasks("domains"):
         dialogue, _, _ = await play(task, world.solve(task, 1), world)
-        shown, scene = [m.content for m in dialogue if m.role in ("user", "tool")], Scene(task.data)
+        legend = dict(pair.split(": ") for pair in dialogue[0].content.split("wanted. ")[1].strip(".").split(". "))
+        shown, scene = [m.content.splitlines()[-1] for m in dialogue if m.role in ("user", "tool")], Scene(task.data)
         seen: Counter[str] = Counter()
         for offer, text in zip(world.solve(task, 1), shown, strict=False):
-            event, state = text.splitlines()[-1].split(". ")
-            seen[event] += 1
-            verbs = [verb for verb, (sign, _) in scene.kind.troubles.items() if event.endswith(": " + sign)]
-            wanted = verbs and seen[event] > 1 and not state.startswith("talks") and state.endswith("on")
-            assert scene.need == (f"{verbs[0]} {event.split(':')[0]}" if wanted else "")
-            assert not any(secret in shown[0] for secret in world.secrets(task))
+            assert scene.look() == text
+            event, state = text.split(". ")
+            sign = event.removesuffix(" again")
+            seen[sign] += 1
+            assert (sign != event) == (seen[sign] > 1 and sign.split(": ")[1] in legend)
+            wanted = sign != event and not state.startswith("call") and not state.endswith("off")
+            assert scene.need == (legend[sign.split(": ")[1]] if wanted else "")
             scene.decide(offer.tool_calls[0].arguments.get("task", ""))
 
 
@@ -191,14 +196,17 @@ async def test_a_label_is_what_the_user_would_say():
         assert (await play(task, [Message("assistant", other)]))[1].reward == 0.0
 
 
-async def test_a_question_is_the_scene_as_it_would_be_played():
+async def test_a_question_is_the_end_of_a_scene_as_it_would_be_played(monkeypatch):
+    shown = [label(task.data, random.Random(n))["question"] for n, task in enumerate(proactive().tasks("test")[:30])]
+    monkeypatch.setitem(label.__globals__, "question", functools.partial(question, events=99))
     for n, task in enumerate(proactive().tasks("test")[:30]):
         asked = label(task.data, random.Random(n))
         deeds = [line.removeprefix("> ") for line in asked["question"].splitlines() if line.startswith("> ")]
         said = [deed(text.removeprefix("propose ") if text != "wait" else "", k) for k, text in enumerate(deeds)]
         dialogue, step, _ = await play(task, said)
         last = next(k for k in range(len(dialogue) - 1, 0, -1) if dialogue[k].role == "assistant")
-        assert question(dialogue[: last + 1]) == asked["question"]
+        assert question(dialogue[: last + 1], events=99) == asked["question"]
+        assert question(dialogue[: last + 1]) == shown[n]
         assert asked["answer"] == ("accepted" if step.info["scores"]["right"] else "rejected")
 
 

@@ -31,11 +31,12 @@ async def test_the_probability_of_yes_among_two_words_and_what_the_judge_reads(p
     real = policy.logprobs
 
     async def logprobs(sequences, starts):
-        asked.extend((policy.renderer.decode(ids_P), policy.renderer.decode(ids_P[start:])) for ids_P, start in zip(sequences, starts, strict=True))
+        decode = policy.renderer.decode
+        asked.extend((decode(ids_P), decode(ids_P[n:])) for ids_P, n in zip(sequences, starts, strict=True))
         return await real(sequences, starts)
 
     monkeypatch.setattr(policy, "logprobs", logprobs)
-    score = await verdict(policy, ask="Good?", yes="cat", no="mat")(*episode_of(OFFER, OFFER))
+    score = await verdict(policy, ask="Good?", accepted="cat", rejected="mat", events=2)(*episode_of(OFFER, OFFER))
     prompt = "<|im_start|>user\nthe cat sat\n> propose feed > wait\nresult 0\n> propose feed > wait\nGood?<|im_end|>\n"
     for (text, answer), word in zip(asked, ("cat", "mat"), strict=True):
         assert text == f"{prompt}<|im_start|>assistant\n{word}<|im_end|>"
@@ -62,5 +63,5 @@ async def test_what_cannot_be_read_is_not_scored(policy):  # noqa: F811
 
 
 def test_a_judge_without_probabilities_is_refused():
-    with pytest.raises(PartError, match="'scripted' gives no probabilities; take a local model"):
+    with pytest.raises(PartError, match="'scripted' gives no probabilities; take a local one"):
         verdict(scripted([]))

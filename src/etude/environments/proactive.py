@@ -102,7 +102,7 @@ class proactive(Tasks):
     """
 
     expert: str = "right"
-    """`right` knows the need; `eager` offers something at most signs of trouble, and now and then at others."""
+    """`right` knows the need; `eager` offers something at most signs of trouble, and now and then without."""
     size: int = 2000
     """Scenes in `train`, and questions in `labels`; the other splits have a tenth."""
     name = "proactive"
@@ -250,7 +250,7 @@ class Scene:
 def eager(scene: Scene, rng: random.Random) -> str:
     """What somebody offers who sees what the agent sees and does not know the need."""
     sign = scene.event == scene.kind.troubles[scene.at.verb][0]
-    if rng.random() >= (0.65 if sign else 0.2):
+    if rng.random() >= (0.8 if sign else 0.25):
         return ""
     return scene.at.verb if sign and rng.random() < 0.8 else rng.choice(list(scene.kind.troubles))
 

@@ -24,7 +24,7 @@ from etude.trajectory import Episode, Message, Trajectory
 @part
 @dataclass
 class verdict:
-    """The judge's probability of its word for yes, of its two words. What came after the agent's last turn is not read.
+    """The judge's probability of its word for acceptance, of its two words; what came after the last turn is not read.
 
     Raises PartError for a judge whose probabilities cannot be read.
     """
@@ -33,8 +33,8 @@ class verdict:
     """The reward model: a local one, such as one that the stage `set_aside` kept (`{local: {model: "aside:NAME"}}`)."""
     ask: str = QUESTION
     """The question, as the judge was taught; what it is asked about is made by `tools.verdicts`."""
-    yes: str = YES
-    no: str = NO
+    accepted: str = YES
+    rejected: str = NO
     events: int = EVENTS
     """Most messages of others that it reads, up to the deed."""
 
@@ -43,7 +43,7 @@ class verdict:
     def __post_init__(self) -> None:
         if not callable(getattr(self.policy, "logprobs", None)):
             raise PartError(
-                f"scoring/verdict: policy {self.policy.name!r} gives no probabilities; take a local model, or scoring/judge"
+                f"scoring/verdict: policy {self.policy.name!r} gives no probabilities; take a local one, or scoring/judge"
             )
 
     async def __call__(self, trajectory: Trajectory, episode: Episode) -> float:
@@ -54,7 +54,7 @@ class verdict:
         asked = question(trajectory.dialogue(taken[-1][0]), self.ask, self.events)
         judge, dialogue = self.policy, Trajectory("judgement", "judgement")
         leaf = dialogue.add(Message("user", asked), None)
-        answers = [dialogue.add(Message("assistant", word), leaf) for word in (self.yes, self.no)]
+        answers = [dialogue.add(Message("assistant", word), leaf) for word in (self.accepted, self.rejected)]
         ids, starts = [], []
         for answer in answers:
             answer = judge.renderer.fill(dialogue, answer)  # type: ignore[attr-defined]
