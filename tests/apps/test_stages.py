@@ -358,7 +358,6 @@ def test_an_expert_may_slip_and_mend(run):
     assert [(t.episodes[0].reward, t.episodes[0].turns) for t in mended] == [(1.0, 3)] * 3
 
 
-
 JUDGE = '{verdict: {policy: {local: {model: "aside:judge", context: 500}}, ask: Good, accepted: cat, rejected: mat}}'
 SCORED = (
     "collect: {by: expert, episodes: 3}",
@@ -381,7 +380,7 @@ def test_a_judge_is_taught_set_aside_and_asked_in_one_run(run, tiny_model_direct
     assert weights_of(path / "aside" / "judge") != weights_of(tiny_model_directory)
     assert not (path / "model").exists()  # nothing was trained since
     store = Store(path / "trajectories")
-    taught, given, scored, kept = (list(store.read([key])) for key in store.keys())  # noqa: SIM118 (a store is no mapping)
+    _, given, scored, kept = (list(store.read([key])) for key in store.keys())  # noqa: SIM118 (a store is no mapping)
     assert [e.scores for t in given for e in t.episodes] == [{}] * 3
     assert [t.id for t in scored] == [t.id for t in given] == [t.id for t in kept]
     for episode in (e for t in scored for e in t.episodes):

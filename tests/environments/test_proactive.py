@@ -15,7 +15,7 @@ from etude.tools.verdicts import question
 from etude.trajectory import Message, ToolCall
 
 
-async def play(task, messages, world=proactive()):  # noqa: B008 (never changed)
+async def play(task, messages, world=proactive()):
     """The messages of the episode, the last step, and the session."""
     session = world.open()
     dialogue = list((await session.reset(task, 0)).messages)
@@ -151,7 +151,9 @@ async def test_an_accepted_offer_changes_what_follows_and_a_fork_can_tell():
         silent = await session.step(deed("", 0))
         assert silent.info["scores"]["fn"] >= 1
         assert silent.info["scores"]["right"] == 0
-        differ += offered.observation.messages[0].content.removeprefix("yes\n") != silent.observation.messages[0].content
+        differ += (
+            offered.observation.messages[0].content.removeprefix("yes\n") != silent.observation.messages[0].content
+        )
     assert differ > 10
 
 
@@ -176,7 +178,9 @@ async def test_the_need_can_be_read_and_its_words_are_told():
 
 def test_scenes_of_their_own_and_kinds_never_seen():
     world = proactive(size=200)
-    seeds = {split: {task.data.get("seed", task.id) for task in world.tasks(split)} for split in ("train", "dev", "test")}
+    seeds = {
+        split: {task.data.get("seed", task.id) for task in world.tasks(split)} for split in ("train", "dev", "test")
+    }
     assert len(set.union(*seeds.values())) == 240
     assert {task.domain for task in world.tasks("domains")} == set(HELD_OUT)
     for split in ("train", "test", "labels", "verdicts"):
@@ -212,7 +216,7 @@ async def test_a_question_is_the_end_of_a_scene_as_it_would_be_played(monkeypatc
 
 async def test_a_wrong_call_is_no_decision():
     task = proactive().tasks("test")[0]
-    dialogue, step, session = await play(task, [Message("assistant", "", (ToolCall("propose", {}),))])
+    dialogue, _, session = await play(task, [Message("assistant", "", (ToolCall("propose", {}),))])
     assert dialogue[-1].content.startswith("error: propose needs 'task'")
     assert session.scene.point == 0
 

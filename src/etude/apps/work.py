@@ -68,7 +68,9 @@ class Work:
             return value
         path = self.aside(value.removeprefix("aside:"))
         if not path.exists():
-            raise RecipeError(f"model {value!r} was not kept by an earlier stage; write  - set_aside: {{name: {path.name}}}")
+            raise RecipeError(
+                f"model {value!r} was not kept by an earlier stage; write  - set_aside: {{name: {path.name}}}"
+            )
         return str(path)
 
     def aside(self, name: str) -> Path:

@@ -24,7 +24,6 @@ tasks for what the user is at; one event at a time.
 import copy
 import dataclasses
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +113,7 @@ class proactive(Tasks):
         self.optimal = self.expert == "right"
 
     def tasks(self, split: str) -> LazyTasks:
-        """Scenes (`train`, `dev`, `test`, `domains`) or questions (`labels`, `verdicts`). Raises PartError for others."""
+        """Scenes (`train`, `dev`, `test`, `domains`) or questions (`labels`, `verdicts`); PartError for another split."""
         few = self.size // 10
         sizes = {"train": self.size, "dev": few, "test": few, "domains": few, "labels": self.size, "verdicts": 2 * few}
         if split not in sizes:
@@ -296,6 +295,9 @@ def label(data: dict[str, Any], rng: random.Random) -> dict[str, Any]:
 
 class ProactiveSession(ToolSession):
     """One scene, or one question."""
+
+    def __init__(self) -> None:
+        super().__init__(max_steps=2 * POINTS)  # calls that are wrong are no decisions, and cost turns
 
     async def begin(self, task: Task, seed: int) -> Observation:
         self.data = task.data

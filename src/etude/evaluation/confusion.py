@@ -1,17 +1,17 @@
 """Offers of help against what was needed: four counts over decision points, and the rates made of them.
 
-Lu et al. 2024, "Proactive Agent", arXiv:2410.12361, section 3.2. At each decision point an agent proposes or is silent:
+Lu et al. 2024, "Proactive Agent: Shifting LLM Agents from Reactive Responses to Active Assistance", arXiv:2410.12361,
+section 3.2. At each decision point an agent offers a task or is silent:
 
-    tp  it proposed, and the user accepted          fn  it was silent, and help was needed
-    fp  it proposed, and the user refused           tn  it was silent, and no help was needed
+    tp  it offered, and the user accepted          fn  it was silent, and help was needed
+    fp  it offered, and the user refused           tn  it was silent, and no help was needed
 
-    precision = tp / (tp + fp)    recall = tp / (tp + fn)    accuracy = (tp + tn) / all
-    F1 = 2 tp / (2 tp + fp + fn)  false alarm = fp / (fp + tn)
+    precision = tp / (tp + fp)     recall = tp / (tp + fn)     accuracy = (tp + tn) / all
+    F1 = 2 tp / (2 tp + fp + fn)   false alarm = fp / (fp + tn)
 
-Each is a ratio of two sums, taken over all points of all episodes. A world counts, and gives the counts to its episodes'
-scores.
-Departures: the paper's code has false alarm = fp / (tp + fp), which is 1 - precision; here it is the share of the points
-without an accepted or missing offer at which one was made, so that an agent that always proposes has 1.
+Each is a ratio of two sums, taken over all points of all episodes. A world gives the counts to its episodes' scores.
+Departures: the authors' code has false alarm = fp / (tp + fp), which is 1 - precision; here it is the share of refused
+offers among the points at which there was nothing to gain, so that an agent that always offers has 1.
 """
 
 from collections.abc import Mapping

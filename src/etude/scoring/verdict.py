@@ -30,7 +30,7 @@ class verdict:
     """
 
     policy: Policy
-    """The reward model: a local one, such as one that the stage `set_aside` kept (`{local: {model: "aside:NAME"}}`)."""
+    """The reward model, a local one: what the stage `set_aside` kept is `{local: {model: "aside:NAME"}}`."""
     ask: str = QUESTION
     """The question, as the judge was taught; what it is asked about is made by `tools.verdicts`."""
     accepted: str = YES
