@@ -6,8 +6,9 @@
       seeds: 3
 
 Every arm is run with every seed in `runs/evidence`, where finished runs are found again. A measure is a row of the
-report after practice, one of MEASURES, among them those of `evaluation.confusion`, or `{row: {key: values}}`: the row on those tasks alone whose meta holds such a
-value. A figure is the difference recipe - arm of one measure; the arm `base` is the policy before practice.
+report after practice, one of MEASURES (among them the rates of `evaluation.confusion`), or `{row: {key: values}}`: the
+row on those tasks alone whose meta holds such a value. A figure is the difference recipe - arm of one measure; the arm
+`base` is the policy before practice.
 
 Its interval comes from a bootstrap that draws seeds and items anew, each with replacement and both crossed (Owen 2007,
 "The pigeonhole bootstrap", arXiv:0712.1111); with three seeds it is rather too narrow. A study that does not compare

@@ -113,7 +113,7 @@ class proactive(Tasks):
         self.optimal = self.expert == "right"
 
     def tasks(self, split: str) -> LazyTasks:
-        """Scenes (`train`, `dev`, `test`, `domains`) or questions (`labels`, `verdicts`); PartError for another split."""
+        """Scenes (`train`, `dev`, `test`, `domains`) or questions (`labels`, `verdicts`). Raises PartError."""
         few = self.size // 10
         sizes = {"train": self.size, "dev": few, "test": few, "domains": few, "labels": self.size, "verdicts": 2 * few}
         if split not in sizes:

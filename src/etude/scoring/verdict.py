@@ -24,7 +24,7 @@ from etude.trajectory import Episode, Message, Trajectory
 @part
 @dataclass
 class verdict:
-    """The judge's probability of its word for acceptance, of its two words; what came after the last turn is not read.
+    """The judge's probability of its word for yes, of its two words; what came after the last turn is not read.
 
     Raises PartError for a judge whose probabilities cannot be read.
     """
@@ -42,8 +42,9 @@ class verdict:
 
     def __post_init__(self) -> None:
         if not callable(getattr(self.policy, "logprobs", None)):
+            name = self.policy.name
             raise PartError(
-                f"scoring/verdict: policy {self.policy.name!r} gives no probabilities; take a local one, or scoring/judge"
+                f"scoring/verdict: policy {name!r} gives no probabilities; take a local one, or scoring/judge"
             )
 
     async def __call__(self, trajectory: Trajectory, episode: Episode) -> float:
