@@ -13,7 +13,7 @@ FEW = {
     "episodes": 16, "steps": 2, "tasks": 2, "rounds": 1, "epochs": 1, "population": 2, "batch": 4, "size": 4,
     "max_tokens": 12, "max_turns": 2,
 }  # fmt: skip
-EASED = {"above": -1.0}  # a model that was hardly trained solves nothing
+EASED = {"above": -1.0, "at_least": 0.0}  # a model that was hardly trained solves nothing
 SYSTEMS = [name for name, file in recipes.files().items() if recipes.read(file).get("system")]
 
 

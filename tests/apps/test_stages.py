@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import etude
+from etude.apps.work import Work
 from etude.core.errors import PreflightError, RecipeError
 from etude.training.evolution import Evolution
 from etude.trajectory.store import Store
@@ -355,3 +356,64 @@ def test_an_expert_may_slip_and_mend(run):
     failed, mended = (list(store.read([key])) for key in store.keys())  # noqa: SIM118 (a store is no mapping)
     assert [t.episodes[0].reward for t in failed] == [0.0] * 3
     assert [(t.episodes[0].reward, t.episodes[0].turns) for t in mended] == [(1.0, 3)] * 3
+
+
+JUDGE = '{verdict: {policy: {local: {model: "aside:judge", context: 500}}, ask: Good, accepted: cat, rejected: mat}}'
+SCORED = (
+    "collect: {by: expert, episodes: 3}",
+    "train: {batch: 3, lr: 1e-2}",
+    "set_aside: {name: judge}",
+    "collect: {by: expert, episodes: 3}",
+    f"score: {{scoring: [environment, {JUDGE}]}}",
+    "curate: {keep: [{success: {score: verdict, at_least: 0.0}}]}",
+)
+
+
+def weights_of(path: Path):
+    return (path / "model.safetensors").read_bytes()
+
+
+def test_a_judge_is_taught_set_aside_and_asked_in_one_run(run, tiny_model_directory):  # noqa: F811
+    path = run(*SCORED)
+    state = json.loads((path / "state.json").read_text())
+    assert state["checkpoint"] == ""  # the base again
+    assert weights_of(path / "aside" / "judge") != weights_of(tiny_model_directory)
+    assert not (path / "model").exists()  # nothing was trained since
+    store = Store(path / "trajectories")
+    _, given, scored, kept = (list(store.read([key])) for key in store.keys())  # noqa: SIM118 (a store is no mapping)
+    assert [e.scores for t in given for e in t.episodes] == [{}] * 3
+    assert [t.id for t in scored] == [t.id for t in given] == [t.id for t in kept]
+    for episode in (e for t in scored for e in t.episodes):
+        assert episode.scores.keys() == {"environment", "verdict"}
+        assert episode.score == pytest.approx(1.0 + episode.scores["verdict"])
+        assert episode.scores["verdict"] not in (0.0, 0.5, 1.0)
+    assert state["data"] == ["05-curate"]
+
+
+def test_a_run_that_is_killed_after_a_model_was_set_aside_goes_on_with_the_base(run, monkeypatch):
+    stages = (*SCORED[:3], "collect: {by: policy, episodes: 4, max_tokens: 6, max_turns: 1}")
+    whole = run(*stages)
+    key = "03-collect"
+    said = [t.messages[-1].content for t in Store(whole / "trajectories").read([key])]
+    shutil.rmtree(whole)
+
+    play, calls = Work.play, []
+
+    async def killed(self, *args, **how):
+        calls.append(self.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return await play(self, *args, **how)
+
+    monkeypatch.setattr(Work, "play", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(*stages)
+    monkeypatch.setattr(Work, "play", play)
+    path = run(*stages)
+    assert "going on" in (path / "log.txt").read_text()
+    assert [t.messages[-1].content for t in Store(path / "trajectories").read([key])] == said
+
+
+def test_a_judge_that_nobody_set_aside_is_named(run):
+    with pytest.raises(RecipeError, match=r"model 'aside:judge' was not kept.*set_aside: \{name: judge\}"):
+        run(SCORED[0], SCORED[4])

@@ -81,3 +81,12 @@ def test_weight_of_a_dropped_episode_cannot_be_taken_back():
     t.weigh([-1.0, 1.0])
     with pytest.raises(CreditError, match=r"node 0 carries the weight.*curate first"):
         success([t])
+
+
+def test_a_scorers_word_may_decide_in_the_place_of_the_reward(group):
+    before = group("a", 1.0, 0.0, 1.0, None)
+    for episode, said in zip(before.episodes, (0.2, 0.6, None, 0.9), strict=True):
+        if said is not None:
+            episode.scores["verdict"] = said
+    (after,) = success([before], at_least=0.5, score="verdict")
+    assert [e.scores["verdict"] for e in after.episodes] == [0.6]  # the third has no such score, the fourth failed

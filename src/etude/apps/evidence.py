@@ -6,9 +6,9 @@
       seeds: 3
 
 Every arm is run with every seed in `runs/evidence`, where finished runs are found again. A measure is a row of the
-report after practice, one of MEASURES, `{row: {key: values}}`, the row on those tasks alone whose meta holds such a
-value, or `{difference: [one, other]}` of two of these. A figure is the difference recipe - arm of one measure; the arm
-`base` is the policy before practice.
+report after practice, one of MEASURES (among them the rates of `evaluation.confusion`), `{row: {key: values}}`, the row
+on those tasks alone whose meta holds such a value, or `{difference: [one, other]}` of two of these. A figure is the
+difference recipe - arm of one measure; the arm `base` is the policy before practice.
 
 Its interval comes from a bootstrap that draws seeds and items anew, each with replacement and both crossed (Owen 2007,
 "The pigeonhole bootstrap", arXiv:0712.1111); with three seeds it is rather too narrow. A study that does not compare
@@ -36,6 +36,7 @@ from etude.core import recipe as recipes
 from etude.core.errors import EtudeError, RecipeError, suggest
 from etude.core.recipe import Recipe
 from etude.core.rundir import atomic_write, run_id, status
+from etude.evaluation.confusion import RATES, parts_of
 from etude.evaluation.report import Report, load_report
 from etude.evaluation.statistics import STATISTICS, Figure, Interval, difference
 from etude.trajectory import Episode, Trajectory
@@ -95,12 +96,20 @@ def repeats(trajectory: Trajectory, episode: Episode) -> tuple[float, float]:
     return len(calls) - len(set(calls)), max(1, len(calls))
 
 
+def rate(name: str) -> Callable[[Trajectory, Episode], tuple[float, float]]:
+    """What is above and below the line of one of RATES, from the counts among the episode's scores."""
+    return lambda trajectory, episode: parts_of(name, episode.scores)
+
+
 MEASURES: dict[str, Callable[[Trajectory, Episode], tuple[float, float]]] = {
     "invalid": invalid,
     "prompt": prompt,
     "shortfall": shortfall,
     "repeats": repeats,
+    **{name: rate(name) for name in RATES},
 }
+"""Name -> two numbers of an episode, whose sums over all episodes are divided. Less is better, but in HIGHER."""
+HIGHER = RATES.keys() - {"false alarm"}
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
@@ -280,7 +289,7 @@ def _figure(report: Report, when: str, trajectories: Sequence[Trajectory], measu
     if row in MEASURES:
         counted = {t.task: np.sum([MEASURES[row](t, e) for e in t.episodes], 0) for t in trajectories}
         items = {task: tuple(map(float, pair)) for task, pair in counted.items()}
-        return Figure(_chosen(items, trajectories, chosen), "ratio", higher_is_better=False)
+        return Figure(_chosen(items, trajectories, chosen), "ratio", higher_is_better=row in HIGHER)
     if row not in report.figures:
         raise EtudeError(f"evidence.measure: no row {row!r}; {suggest(row, [*report.figures, *MEASURES])}")
     found: Figure = report.figures[row][when]

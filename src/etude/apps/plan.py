@@ -170,6 +170,15 @@ class Foretold:
     async def curate(self, **options: Any) -> None:
         await self._really("curate", options)
 
+    async def score(self, **_: Any) -> None:
+        """Each episode is read once, as if by the policy; what a server's judge takes is not known."""
+        data = self.work.read_data()
+        self.phase.episodes = sum(len(t.episodes) for t in data)
+        self._read(sum(len(t.ids_P(e.leaf)) for t in data for e in t.episodes))
+
+    async def set_aside(self, **_: Any) -> None:
+        self.work.data = []
+
     async def preflight(self, **options: Any) -> None:
         """Checks take no time to speak of."""
 

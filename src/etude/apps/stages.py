@@ -148,6 +148,27 @@ async def import_(work: Work, *, files: list[str], format: str = "auto") -> None
     work.log(f"import: {counts.good} rows read, {counts.quarantined} in quarantine")
 
 
+async def score(work: Work, *, scoring: Annotated[list[Part], PartName("scoring")]) -> None:
+    """Score the data, wherever it comes from: what each scorer says is kept, and the sum is the episode's score.
+
+    scoring: scorers, such as a reward model's `verdict`. What came of an episode is in it, so a scorer may read that.
+    """
+    from etude.rollout.collect import make_ready
+    from etude.rollout.collect import score as judge
+
+    scorers, data = [work.build("scoring", part) for part in scoring], work.read_data()
+    make_ready(work.policy, scorers)
+    with progress(len(data), "score", "trajectories") as advance:
+        for trajectory in data:
+            await judge(trajectory, scorers)
+            work.stoppable(advance)()
+    work.count(step=1)
+    work.data = [work.put(data)]
+    scores = [e.score for t in data for e in t.episodes if e.score is not None]
+    mean = f"{sum(scores) / len(scores):.3f}" if scores else "-"
+    work.log(f"score: {len(scores)} of {sum(len(t.episodes) for t in data)} episodes scored, mean {mean}")
+
+
 async def curate(work: Work, *, keep: Annotated[list[Part], PartName("curation")]) -> None:
     """Choose and edit the data, one curation part after the other.
 
@@ -161,6 +182,17 @@ async def curate(work: Work, *, keep: Annotated[list[Part], PartName("curation")
         data = fill(work, curation(data, general_chat()) if name == "mix" else curation(data))
         work.log(f"curate {name}: {before} -> {sum(len(t.episodes) for t in data)} episodes")
     work.data = [work.put(data)]
+
+
+async def set_aside(work: Work, *, name: str) -> None:
+    """Keep the model as it is, for parts that speak by it, and go on with the recipe's own and without data.
+
+    name: later stages' parts find it where a model is written as `aside:NAME`, such as a reward model in `score`.
+    """
+    model, path = model_of(work.policy), work.aside(name)
+    distributed.first(lambda: model.save(path))
+    work.begin_again()
+    work.log(f"set_aside: the model is kept as aside:{name}")
 
 
 async def preflight(work: Work, *, allow: Sequence[str] = ()) -> None:
@@ -525,7 +557,9 @@ STAGES: dict[str, Callable[..., Any]] = {
     "collect": collect,
     "branch": branch,
     "import": import_,
+    "score": score,
     "curate": curate,
+    "set_aside": set_aside,
     "preflight": preflight,
     "train": train,
     "practise": practise,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.core import recipe as recipes
+from etude.core.errors import RecipeError
 from etude.core.progress import Stop
 from etude.core.rundir import RunDirectory
 from etude.protocols import Agent, Environment, Policy, Task
@@ -57,8 +58,24 @@ class Work:
         return Store(self.directory.trajectories)
 
     def build(self, shelf: str, value: Any, **collaborators: Any) -> Any:
-        """A part as the recipe writes it."""
-        return recipes.build(shelf, value, **collaborators)
+        """A part as the recipe writes it; where it names a model `aside:NAME`, the one that `set_aside` kept."""
+        return recipes.build(shelf, self._found(value), **collaborators)
+
+    def _found(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._found(inner) for key, inner in value.items()}
+        if not isinstance(value, str) or not value.startswith("aside:"):
+            return value
+        path = self.aside(value.removeprefix("aside:"))
+        if not path.exists():
+            raise RecipeError(
+                f"model {value!r} was not kept by an earlier stage; write  - set_aside: {{name: {path.name}}}"
+            )
+        return str(path)
+
+    def aside(self, name: str) -> Path:
+        """Where `set_aside` keeps a model of this name."""
+        return self.directory.trajectories.parent / "aside" / name
 
     async def play(
         self,
@@ -99,6 +116,19 @@ class Work:
 
             self.workers = Workers(self.policy, self.environment, self.given, count)
         return self.workers
+
+    def begin_again(self) -> None:
+        """Go on with the recipe's own policy, as it was before the first stage, and with no data."""
+        from etude.rollout.collect import attach
+
+        written = self.recipe["policy"]
+        if not written:
+            raise RecipeError("a stage goes back to the policy of the recipe, which names none; write  policy: NAME")
+        self.count()  # the new policy counts from 0
+        self.policy = distributed.first_alone(lambda: self.build("policies", written))
+        attach(self.policy)
+        self.checkpoint, self.data, self.workers = "", [], None
+        self._counted = self._counters()
 
     def read_data(self) -> list[Trajectory]:
         """All trajectories of the data so far."""
