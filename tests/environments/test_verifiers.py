@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from etude.agents.loops.native import native
 from etude.core.errors import EnvironmentFault, MissingExtra, PartError
 from etude.environments.verifiers import INSTALL, verifiers
 from etude.evaluation import plays
@@ -23,17 +24,19 @@ SUITE = str(Path(__file__).with_name("verifiers_suite"))
 needs_suite = pytest.mark.skipif(not PYTHON, reason=f"{INSTALL}; and set ETUDE_VERIFIERS to its python")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def made():
-    """Makes worlds, two sessions each, and ends their workers."""
-    worlds = []
+    """Makes each world once, with two sessions, and ends its workers: they take seconds to start."""
+    worlds = {}
 
     def make(environment, **settings):
-        worlds.append(verifiers(environment, PYTHON, path=SUITE, at_once=2, **settings))
-        return worlds[-1]
+        key = repr((environment, settings))
+        if key not in worlds:
+            worlds[key] = verifiers(environment, PYTHON, folder=SUITE, at_once=2, **settings)
+        return worlds[key]
 
     yield make
-    for world in worlds:
+    for world in worlds.values():
         world.crew.close()
 
 
@@ -68,7 +71,7 @@ async def test_rewards_add_up_by_their_weights_and_are_kept_with_the_metrics(mad
         assert (step.done, step.reward) == (True, 0.75 * exact + 0.25 * length)
         assert step.info["scores"] == {"exact": exact, "length": length, "letters": len(said)}
     await session.close()
-    (played,) = await collect(scripted([say(answer)]), [task])
+    (played,) = await collect(scripted([say(answer)]), [task], agent=native())
     assert played.episodes[0].reward == 1.0
     assert played.episodes[0].scores["letters"] == 5.0
 
@@ -91,7 +94,8 @@ async def test_tools_run_where_the_environment_runs_them_and_mistakes_are_not_ru
     assert [(m.tool_call_id, m.name) for m in step.observation.messages] == [("a", "stock"), ("b", "order")]
     assert texts(step.observation)[0] == str(task.data["have"])
     assert texts(step.observation)[1].startswith("error: order: argument 'count' is \"many\"")
-    assert not texts(await session.step(call("stock", item="pen")))[0].startswith("error: stock")
+    step = await session.step(call("stock", item="pen"))
+    assert texts(step.observation) == ["Error executing tool stock: 'pen'"]
     assert await session.current_reward() == 0.0
     step = await session.step(call("order", item=item, count=missing))
     assert texts(step.observation) == [f"{missing} of {item} ordered"]
@@ -103,7 +107,7 @@ async def test_tools_run_where_the_environment_runs_them_and_mistakes_are_not_ru
 
 @needs_suite
 async def test_the_environment_s_own_stop_ends_the_episode(made):
-    world = made("shelf", max_steps=9)
+    world = made("shelf")
     session = world.open()
     await session.reset(world.tasks("train")[0], 0)
     ends = [(await session.step(call("order", item="mug", count=1))).done for _ in range(3)]
@@ -188,8 +192,6 @@ async def test_what_fails_in_the_environment_is_its_fault_and_the_next_episode_i
 async def test_what_is_not_played_is_said(made):
     with pytest.raises(EnvironmentFault, match="'pair' has the seats first, second; only those with one are played"):
         made("pair").tasks("train")
-    with pytest.raises(EnvironmentFault, match="'nowhere' not found"):
-        made("nowhere").tasks("train")
     with pytest.raises(EnvironmentFault, match="letter"):
         made("backwards", arguments={"letter": 3}).tasks("train")
     world = made("twice")
@@ -204,7 +206,7 @@ async def test_what_is_not_played_is_said(made):
 @needs_suite
 @pytest.mark.parametrize("environment", ["backwards", "shelf", "guessing"])
 async def test_it_passes_the_conformance_suite(environment):
-    settings = {"environment": environment, "python": PYTHON, "path": SUITE, "at_once": 2, "size": 40}
+    settings = {"environment": environment, "python": PYTHON, "folder": SUITE, "at_once": 2, "size": 40}
     settings |= {"reward_range": [-0.5, 1.0]} if environment == "guessing" else {}
     name = json.dumps({"verifiers": settings})
     report = await conformance(lambda: plays.build(name), name=name, episodes=4, at_once=2)

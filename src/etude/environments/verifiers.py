@@ -54,8 +54,8 @@ class verifiers(Tasks):
     """The interpreter in which verifiers and the environment are installed, such as `.venv-verifiers/bin/python`."""
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     """Settings of the taskset, as `--env.taskset.*` of verifiers."""
-    path: str = ""
-    """A folder to import the environment from, where it is not installed."""
+    folder: str = ""
+    """Where to import the environment from, where it is not installed."""
     size: int = 2000
     """Tasks of an endless taskset."""
     reward_range: tuple[float, float] = (0.0, 1.0)
@@ -71,9 +71,9 @@ class verifiers(Tasks):
         if shutil.which(self.python) is None:
             raise PartError(f"environments/verifiers: no interpreter at python {self.python!r}; run:  {INSTALL}")
         self.name = f"verifiers/{self.environment}"
-        path = str(Path(self.path).resolve()) if self.path else ""
-        settings = {"environment": self.environment, "arguments": self.arguments, "path": path, "most": self.size}
-        around = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))  # tool servers are processes, too
+        folder = str(Path(self.folder).resolve()) if self.folder else ""
+        settings = {"environment": self.environment, "arguments": self.arguments, "folder": folder, "most": self.size}
+        around = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))  # tool servers are processes, too
         env = {"PYTHONPATH": around, "NO_PROXY": LOCAL, "no_proxy": LOCAL}
         self.crew = process.Crew(
             f"{HOST}:Host",

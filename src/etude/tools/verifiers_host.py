@@ -48,11 +48,11 @@ class Loop(vf.Harness[vf.HarnessConfig]):
         opening = [vf.UserMessage(content=prompt)] if isinstance(prompt, str) else prompt or []
         messages += [message_to_wire(message) for message in opening]
         urls = {name: {"url": url, "timeout": self.config.tool_timeout} for name, url in mcp_urls.items()}
+        # both are on this machine; a client of its own with certificates would take longer than all else here
+        http = httpx.AsyncClient(timeout=None, verify=False, trust_env=False)
+        model = AsyncOpenAI(base_url=endpoint, api_key=secret, max_retries=0, http_client=http)
         async with AsyncExitStack() as stack:
-            model = await stack.enter_async_context(
-                AsyncOpenAI(base_url=endpoint, api_key=secret, timeout=None, max_retries=0)
-            )
-            gate = await stack.enter_async_context(httpx.AsyncClient(timeout=None))
+            await stack.enter_async_context(http)
             tools, places, servers = await connect_mcp({"mcpServers": urls}, stack)
             offered = {"tools": tools} if tools else {}
             while True:
@@ -63,7 +63,7 @@ class Loop(vf.Harness[vf.HarnessConfig]):
                     name = call.function.name
                     told = {"role": "tool", "tool_call_id": call.id, "name": name}
                     if tool_interception_url:
-                        decision = await gate_tool_call(gate, tool_interception_url, secret, call)
+                        decision = await gate_tool_call(http, tool_interception_url, secret, call)
                         if decision["action"] == "deny":
                             messages.append(bound_tool_message(decision["message"]))
                             continue
@@ -79,9 +79,9 @@ class Loop(vf.Harness[vf.HarnessConfig]):
 class Host:
     """One environment, and one episode of it at a time."""
 
-    def __init__(self, environment: str, arguments: dict[str, Any], path: str, most: int):
-        """arguments: the taskset's settings. path: a folder to import from. most: tasks of an endless taskset."""
-        sys.path[:0] = [path] if path else []
+    def __init__(self, environment: str, arguments: dict[str, Any], folder: str, most: int):
+        """arguments: the taskset's settings. folder: to import from, or ''. most: tasks of an endless taskset."""
+        sys.path[:0] = [folder] if folder else []
         module = types.ModuleType(HARNESS)
         module.Loop, module.__all__ = Loop, ["Loop"]
         sys.modules[HARNESS] = module
