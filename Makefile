@@ -34,7 +34,8 @@ test-worlds: programs $(WORLDS)/suites $(VERIFIERS)/suite
 programs:
 	@command -v java > /dev/null || \
 		{ echo "textworld_express and scienceworld need Java; run:  apt-get install default-jre-headless"; exit 1; }
-	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null || \
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || \
+		command -v google-chrome > /dev/null || command -v google-chrome-stable > /dev/null || \
 		{ echo "miniwob, site and the browser need Chromium; run:  apt-get install chromium"; exit 1; }
 
 lint: $(VENV)/dev

@@ -68,17 +68,18 @@ class verifiers(Tasks):
 
     def __post_init__(self) -> None:
         self.reward_range = (float(self.reward_range[0]), float(self.reward_range[1]))
-        if shutil.which(self.python) is None:
+        python = shutil.which(self.python)
+        if python is None:
             raise PartError(f"environments/verifiers: no interpreter at python {self.python!r}; run:  {INSTALL}")
         self.name = f"verifiers/{self.environment}"
         folder = str(Path(self.folder).resolve()) if self.folder else ""
         settings = {"environment": self.environment, "arguments": self.arguments, "folder": folder, "most": self.size}
-        around = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))  # tool servers are processes, too
+        around = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))  # for tool servers, too
         env = {"PYTHONPATH": around, "NO_PROXY": LOCAL, "no_proxy": LOCAL}
         self.crew = process.Crew(
             f"{HOST}:Host",
             settings=settings,
-            python=self.python,
+            python=str(Path(python).absolute()),  # and not where a link leads, out of its environment
             size=self.at_once,
             seconds=180,  # tool servers of a task start at `begin`
             env=env,
@@ -156,7 +157,7 @@ class VerifiersSession(HostedSession):
         return step
 
     async def current_reward(self) -> float:
-        """What the environment pays for the episode as it stands. Only its end tells, so a later step plays it again."""
+        """What the environment pays for the episode as it stands. Only its end tells: a later step plays it again."""
         if self.cut:
             await self._again()
         self.cut = True
@@ -188,9 +189,9 @@ class VerifiersSession(HostedSession):
 
     def _message(self, wire: Mapping[str, Any]) -> Message:
         content = wire.get("content") or ""
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        text = "\n".join(part["text"] for part in parts if part["type"] == "text")
-        images = tuple(_image(part["image_url"]["url"]) for part in parts if part["type"] == "image_url")
+        pieces: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        text = "\n".join(piece["text"] for piece in pieces if piece["type"] == "text")
+        images = tuple(_image(piece["image_url"]["url"]) for piece in pieces if piece["type"] == "image_url")
         calls = tuple(
             ToolCall(call["function"]["name"], json.loads(call["function"]["arguments"]), call["id"])
             for call in wire.get("tool_calls") or ()
@@ -204,5 +205,5 @@ class VerifiersSession(HostedSession):
 def _image(url: str) -> Image:
     head, comma, data = url.partition(";base64,")
     if not comma or not head.startswith("data:"):
-        raise EnvironmentFault(f"the environment shows an image at {url[:60]!r}; only images in data: addresses are read")
+        raise EnvironmentFault(f"the environment shows an image at {url[:60]!r}; only `data:` addresses are read")
     return Image(base64.b64decode(data), head.removeprefix("data:"))

@@ -83,7 +83,7 @@ class Host:
         """arguments: the taskset's settings. folder: to import from, or ''. most: tasks of an endless taskset."""
         sys.path[:0] = [folder] if folder else []
         module = types.ModuleType(HARNESS)
-        module.Loop, module.__all__ = Loop, ["Loop"]
+        vars(module).update(Loop=Loop, __all__=["Loop"])
         sys.modules[HARNESS] = module
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
