@@ -204,12 +204,12 @@ async def test_what_is_not_played_is_said(made):
 
 
 @needs_suite
-@pytest.mark.parametrize("environment", ["backwards", "shelf", "guessing"])
+@pytest.mark.parametrize("environment", ["shelf", "guessing"])
 async def test_it_passes_the_conformance_suite(environment):
     settings = {"environment": environment, "python": PYTHON, "folder": SUITE, "at_once": 2, "size": 40}
     settings |= {"reward_range": [-0.5, 1.0]} if environment == "guessing" else {}
     name = json.dumps({"verifiers": settings})
-    report = await conformance(lambda: plays.build(name), name=name, episodes=4, at_once=2)
+    report = await conformance(lambda: plays.build(name), name=name, episodes=2, at_once=2)
     assert {check: outcome.problems for check, outcome in report.checks.items() if outcome.problems} == {}
 
 
