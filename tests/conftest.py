@@ -2,9 +2,13 @@
 
 A test marked `@pytest.mark.exact(56)` checks the exact property of system 56. `pytest --write-exact` writes what the
 run found into `evidence/exact.json`; systems whose tests were not run keep their entry.
+
+Tests of a suite that is not installed are skipped. Where ETUDE_ALL_SUITES is set, as by `make test-worlds`, a skipped
+test fails.
 """
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -15,6 +19,8 @@ hypothesis.settings.register_profile("etude", deadline=None)  # a busy machine i
 hypothesis.settings.load_profile("etude")
 ROOT = Path(__file__).resolve().parent.parent
 _outcomes: dict[int, dict[str, bool]] = {}
+NO_SUITE = ("ordinary user", "does not let it shut itself in")
+"""Of reasons to skip that no package would mend."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,11 +34,25 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):
     report = (yield).get_result()
+    fail_where_all_suites_are_due(report)
     for mark in item.iter_markers("exact"):
         for n in mark.args:
             tests = _outcomes.setdefault(n, {})
             # Set-up, call and tear-down must all pass, and a skipped test shows nothing.
             tests[item.nodeid] = tests.get(item.nodeid, True) and report.passed
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    fail_where_all_suites_are_due((yield).get_result())
+
+
+def fail_where_all_suites_are_due(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """A suite that `make test-worlds` did not find is an error and not a skip."""
+    if report.skipped and os.environ.get("ETUDE_ALL_SUITES") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(text in reason for text in NO_SUITE):
+            report.outcome, report.longrepr = "failed", f"ETUDE_ALL_SUITES is set, and this was {reason}"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

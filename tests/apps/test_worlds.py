@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,18 @@ def test_evidence_that_cannot_be_read_says_how_to_write_it_again(here: Path):
     (here / "evidence/worlds/desk.json").write_text("{")
     with pytest.raises(worlds.EtudeError, match=r"desk\.json is not JSON"):
         worlds.evidence()
+
+
+def test_make_test_worlds_installs_what_every_world_asks_for():
+    from etude.apps.cli.install import of_world
+    from etude.environments.verifiers import VERSION
+
+    makefile = (ROOT / "Makefile").read_text()
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["worlds"]
+    held = {extra for names in re.findall(r"etude\[(.*?)\]", " ".join(whole)) for extra in names.split(",")}
+    for name in parts.find("environments"):
+        extras, alone = of_world(name)
+        assert {*extras} <= held, name
+        for package in alone:
+            assert package in makefile or any(one.startswith(package) for one in whole), name
+    assert f"verifiers=={VERSION}" in makefile

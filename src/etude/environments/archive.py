@@ -91,8 +91,8 @@ class archive(Tasks):
         ]
 
     def secrets(self, task: Task) -> list[str]:
-        """The answer, and the record that tells it."""
-        return [task.data["answer"], task.data["record"]]
+        """The record that tells the answer, which alone is a word like any other: `red` is in many."""
+        return [task.data["record"]]
 
 
 class ArchiveSession(SearchSession):

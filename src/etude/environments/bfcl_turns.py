@@ -71,6 +71,7 @@ class bfcl_turns(Tasks):
     """Whether the reward is the share of right turns, as in Environment Tuning (Lu et al. 2025, arXiv:2510.10197)."""
 
     reward_range = (0.0, 1.0)
+    optimal = False  # five conversations are not solved by the leaderboard's own calls
 
     def __post_init__(self) -> None:
         if self.category not in (known := (*CATEGORIES, "all")):

@@ -155,7 +155,8 @@ class Player:
         refused = MACHINE.intersection(words)
         if refused:
             return {**self.told, "text": f"{min(refused)!r} is not a command of the game."}
-        state, score, _ = self.game.step(" ".join(command.split()))  # the machine reads one line
+        line = " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", command).split())  # a NUL makes the machine wait for ever
+        state, score, _ = self.game.step(line)  # it reads one line
         text = state.feedback.rpartition("\n>")[0] or state.feedback  # without the prompt and the status line after it
         return self._tell(state, text, score)
 

