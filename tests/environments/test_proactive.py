@@ -11,7 +11,7 @@ from etude.core.errors import PartError
 from etude.environments.proactive import HELD_OUT, KINDS, PATIENCE, POINTS, Scene, Thing, deed, eager, label, proactive
 from etude.evaluation.confusion import COUNTS, parts_of
 from etude.evaluation.random_agent import RandomAgent
-from etude.tools.verdicts import question
+from etude.rendering.verdicts import question
 from etude.trajectory import Message, ToolCall
 
 

@@ -33,8 +33,8 @@ from etude.core.errors import PartError, suggest
 from etude.core.parts import part
 from etude.environments.base import LazyTasks, Tasks, ToolSession
 from etude.protocols import Observation, Step, Task
+from etude.rendering.verdicts import NO, YES, question
 from etude.tools.answers import words
-from etude.tools.verdicts import NO, YES, question
 from etude.trajectory import Message, ToolCall
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from etude.core.errors import PartError, ScoreError
 from etude.core.parts import part
 from etude.protocols import Policy
+from etude.rendering.verdicts import EVENTS, NO, QUESTION, YES, question
 from etude.scoring.base import place, steps
-from etude.tools.verdicts import EVENTS, NO, QUESTION, YES, question
 from etude.trajectory import Episode, Message, Trajectory
 
 
@@ -32,7 +32,7 @@ class verdict:
     policy: Policy
     """The reward model, a local one: what the stage `set_aside` kept is `{local: {model: "aside:NAME"}}`."""
     ask: str = QUESTION
-    """The question, as the judge was taught; what it is asked about is made by `tools.verdicts`."""
+    """The question, as the judge was taught; what it is asked about is made by `rendering.verdicts`."""
     accepted: str = YES
     rejected: str = NO
     events: int = EVENTS

@@ -21,10 +21,9 @@ def question(dialogue: Sequence[Message], ask: str = QUESTION, events: int = EVE
     >>> from etude.trajectory import ToolCall
     >>> offer = Message("assistant", "", (ToolCall("propose", {"task": "fix it"}),))
     >>> print(question([Message("user", "open"), offer, Message("tool", "no"), Message("tool", "fail"), offer]))
-    no
     fail
     > propose fix it
-    Accepted or rejected?
+    Accept?
     """
     told = [n for n, message in enumerate(dialogue) if message.role not in ("system", "assistant")]
     begin = told[-events:][0] if told else 0
