@@ -13,14 +13,14 @@ FEW = {
     "episodes": 16, "steps": 2, "tasks": 2, "rounds": 1, "epochs": 1, "population": 2, "batch": 4, "size": 4,
     "max_tokens": 12, "max_turns": 2,
 }  # fmt: skip
-EASED = {"above": -1.0, "at_least": 0.0}  # a model that was hardly trained solves nothing
+EASED = {"above": -1.0}  # a model that was hardly trained solves nothing, and a judge that was accepts nothing
 SYSTEMS = [name for name, file in recipes.files().items() if recipes.read(file).get("system")]
 
 
 def cut(value: Any, key: str = "") -> Any:
     """No more than FEW of anything that a stage, or a part in it, is told to do."""
     if isinstance(value, dict):
-        return {k: cut(v, k) for k, v in value.items()}
+        return {k: cut(v, k) for k, v in value.items()} | ({"at_least": 0.0} if "score" in value else {})
     if isinstance(value, list):
         return [cut(each) for each in value]
     if key in EASED:
