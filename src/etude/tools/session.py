@@ -1,8 +1,8 @@
 """The Python session inside the sandbox: runs one piece of code after the other, with the same names.
 
 `jail.py` starts its text with the sandbox's interpreter: the standard library alone. Descriptor 3 brings code, eight
-bytes of length before each piece; on 4 a byte says that it is done, 0 or 1 for an exception, and eight which piece it was.
-The value of a last expression is printed.
+bytes of length before each piece. On 4 a byte says that a piece is done, 0 or 1 for an exception, and eight more which
+it was. The value of a last expression is printed.
 """
 
 import ast
