@@ -320,16 +320,16 @@ def crossed_bootstrap(
     ids = [i for i in before[0].items if all(i in f.items for f in (*before, *after))]
     of, random = STATISTICS[before[0].statistic], np.random.default_rng(seed)
 
-    def differences_DS(count_DN: np.ndarray) -> np.ndarray:
+    def difference_DS(count_DN: np.ndarray) -> np.ndarray:
         pairs = zip(before, after, strict=True)
         return np.stack([of(count_DN, a.rows_NK(ids)) - of(count_DN, b.rows_NK(ids)) for b, a in pairs], 1)
 
     N, S = len(ids), len(before)
     count_DN = random.multinomial(N, np.full(N, 1 / N), size=draws).astype(np.float64)
     share_DS = random.multinomial(S, np.full(S, 1 / S), size=draws) / S
-    mean_D = (differences_DS(count_DN) * share_DS).sum(1)
+    mean_D = (difference_DS(count_DN) * share_DS).sum(1)
     low, high = np.quantile(mean_D, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(differences_DS(np.ones((1, N))).mean()), float(low), float(high))
+    return Interval(float(difference_DS(np.ones((1, N))).mean()), float(low), float(high))
 
 
 # -- where and when ---------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from etude.trajectory import Message
 
 TURNS = 16  # most turns of a random agent
 SECONDS = 300.0  # most time of one episode
-MOST = 1000  # tasks of a split that are looked at
+MOST = 10_000  # tasks of a split that are looked at
 Actor = Callable[[Sequence[Mapping[str, Any]], Sequence[Message]], Message | None]
 """The tools and the new messages -> what to do; None to stop."""
 
